@@ -1,0 +1,51 @@
+"""Matrix-free Krylov solvers for nonlinear least squares in the Gram form."""
+
+from ._correction import AbstractCorrection as AbstractCorrection
+from ._correction import Correction as Correction
+from ._correction import Geodesic as Geodesic
+from ._correction import NoCorrection as NoCorrection
+from ._damping import AbstractDamping as AbstractDamping
+from ._damping import Constant as Constant
+from ._damping import DelayedGratification as DelayedGratification
+from ._damping import Multiplicative as Multiplicative
+from ._damping import Nielsen as Nielsen
+from ._gram_solver.auto import AutoSolver as AutoSolver
+from ._gram_solver.base import AbstractDampedSystem as AbstractDampedSystem
+from ._gram_solver.base import AbstractFactorisation as AbstractFactorisation
+from ._gram_solver.base import AbstractGramSolver as AbstractGramSolver
+from ._gram_solver.base import Form as Form
+from ._gram_solver.base import LinearStep as LinearStep
+from ._gram_solver.conjugate_gradient import ConjugateGradient as ConjugateGradient
+from ._gram_solver.dense import DenseSolver as DenseSolver
+from ._gram_solver.lineax_adapter import LineaxSolver as LineaxSolver
+from ._levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
+from ._levenberg_marquardt import State as State
+from ._linearisation import AbstractLinearisation as AbstractLinearisation
+from ._linearisation import AbstractMemoryPolicy as AbstractMemoryPolicy
+from ._linearisation import Keep as Keep
+from ._linearisation import Recompute as Recompute
+from ._linearisation import RowBlocks as RowBlocks
+from ._metric import AbstractMetric as AbstractMetric
+from ._metric import FletcherMetric as FletcherMetric
+from ._metric import IdentityMetric as IdentityMetric
+from ._metric import MoreMetric as MoreMetric
+from ._metric import PowerMetric as PowerMetric
+from ._metric import UserMetric as UserMetric
+from ._operators import GramOperator as GramOperator
+from ._operators import NormalOperator as NormalOperator
+from ._progress import AbstractProgress as AbstractProgress
+from ._progress import Lines as Lines
+from ._progress import ProgressBar as ProgressBar
+from ._residual import Rows as Rows
+from ._solution import CRITERIA as CRITERIA
+from ._solution import RESULTS as RESULTS
+from ._solution import History as History
+from ._solution import Solution as Solution
+from ._solution import SolveError as SolveError
+from ._solution import StepInfo as StepInfo
+from ._solve import linearise as linearise
+from ._solve import solve as solve
+from ._termination import Precision as Precision
+from ._termination import Termination as Termination
+
+__version__ = "0.1.0"

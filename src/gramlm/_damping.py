@@ -1,0 +1,171 @@
+"""Damping rules: which λ to try next, given how the last trial went.
+
+A rule sees a trial as the λ that was used (after the floor of the driver) and the gain ratio;
+it keeps whatever state it needs.
+"""
+
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+State = TypeVar("State")
+
+# λ₀ over λmax(K): small enough for nearly Gauss-Newton steps in the leading directions, large
+# enough to hold back those with eigenvalues below a thousandth of the largest.
+_DEFAULT_INITIAL = 1e-3
+
+
+class AbstractDamping(eqx.Module, Generic[State]):
+    """Proposes λ and learns from the outcome of each trial."""
+
+    @abc.abstractmethod
+    def init(self, largest_eigenvalue: Float[Array, ""]) -> State:
+        """The state before the first trial, from an estimate of λmax(K)."""
+
+    @abc.abstractmethod
+    def value(self, state: State) -> Float[Array, ""]:
+        """λ for the next trial, in units of K."""
+
+    @abc.abstractmethod
+    def accepted(
+        self, state: State, damping: Float[Array, ""], gain_ratio: Float[Array, ""]
+    ) -> State:
+        """The state after an accepted trial at λ = `damping`."""
+
+    @abc.abstractmethod
+    def rejected(
+        self, state: State, damping: Float[Array, ""], gain_ratio: Float[Array, ""]
+    ) -> State:
+        """The state after a rejected trial at λ = `damping`; `gain_ratio` may be −inf."""
+
+
+class Constant(AbstractDamping[Float[Array, ""]]):
+    """λ = `initial`·λmax(K of the first Jacobian), or λ = `value` in absolute terms, throughout.
+
+    A rejected trial has nothing else to try, so the solve ends there.
+    """
+
+    initial: float = _DEFAULT_INITIAL
+
+    def __check_init__(self):
+        _check_positive(self.initial, "initial")
+
+    def init(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        return self.initial * largest_eigenvalue
+
+    def value(self, state: Float[Array, ""]) -> Float[Array, ""]:
+        return state
+
+    def accepted(self, state, damping, gain_ratio) -> Float[Array, ""]:
+        return state
+
+    def rejected(self, state, damping, gain_ratio) -> Float[Array, ""]:
+        return state
+
+
+class Multiplicative(AbstractDamping[Float[Array, ""]]):
+    """λ × `decrease` after success, λ × `increase` after failure (Marquardt 1963)."""
+
+    decrease: float = 0.1
+    increase: float = 10.0
+    initial: float = _DEFAULT_INITIAL
+
+    def __check_init__(self):
+        _check_positive(self.initial, "initial")
+        _check_factors(self.decrease, self.increase)
+
+    def init(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        return self.initial * largest_eigenvalue
+
+    def value(self, state: Float[Array, ""]) -> Float[Array, ""]:
+        return state
+
+    def accepted(self, state, damping, gain_ratio) -> Float[Array, ""]:
+        return damping * self.decrease
+
+    def rejected(self, state, damping, gain_ratio) -> Float[Array, ""]:
+        return damping * self.increase
+
+
+class DelayedGratification(AbstractDamping[Float[Array, ""]]):
+    """Cautious: λ ÷ `decrease` after success, and only × `increase`, a little, after failure.
+
+    Steps stay barely shorter than what would be rejected, which keeps clear of the boundary of
+    the model manifold (Transtrum and Sethna 2012, section on delayed gratification).
+    """
+
+    decrease: float = 5.0
+    increase: float = 1.5
+    initial: float = _DEFAULT_INITIAL
+
+    def __check_init__(self):
+        _check_positive(self.initial, "initial")
+        _check_positive(self.decrease, "decrease")
+        _check_factors(1 / self.decrease, self.increase)
+
+    def init(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        return self.initial * largest_eigenvalue
+
+    def value(self, state: Float[Array, ""]) -> Float[Array, ""]:
+        return state
+
+    def accepted(self, state, damping, gain_ratio) -> Float[Array, ""]:
+        return damping / self.decrease
+
+    def rejected(self, state, damping, gain_ratio) -> Float[Array, ""]:
+        return damping * self.increase
+
+
+class NielsenState(eqx.Module):
+    """λ and the factor of the next increase, which doubles with each failure."""
+
+    damping: Float[Array, ""]
+    growth: Float[Array, ""]
+
+
+class Nielsen(AbstractDamping[NielsenState]):
+    """λ × `max(decrease, 1 − (2ρ − 1)³)` after success; × 2, × 4, × 8 … after failures.
+
+    The smooth rule of Nielsen (1999), with the gain ratio ρ: λ falls when the model was right and
+    is kept, or raised by up to 2, when it was barely good enough. `decrease` is Nielsen's 1/3 unless set.
+    """
+
+    initial: float = _DEFAULT_INITIAL
+    decrease: float = 1 / 3
+
+    def __check_init__(self):
+        _check_positive(self.initial, "initial")
+        _check_factors(self.decrease, 2.0)
+
+    def init(self, largest_eigenvalue: Float[Array, ""]) -> NielsenState:
+        damping = self.initial * largest_eigenvalue
+        return NielsenState(damping, jnp.asarray(2.0, damping.dtype))
+
+    def value(self, state: NielsenState) -> Float[Array, ""]:
+        return state.damping
+
+    def accepted(self, state: NielsenState, damping, gain_ratio) -> NielsenState:
+        bounded = jnp.clip(gain_ratio, 0, 1)
+        factor = jnp.maximum(self.decrease, 1 - (2 * bounded - 1) ** 3)
+        return NielsenState(damping * factor, jnp.full_like(state.growth, 2))
+
+    def rejected(self, state: NielsenState, damping, gain_ratio) -> NielsenState:
+        return NielsenState(damping * state.growth, 2 * state.growth)
+
+
+def _check_positive(value: float, name: str) -> None:
+    if isinstance(value, float | int) and not value > 0:
+        raise ValueError(
+            f"`{name}` must be positive (it is a fraction of the largest eigenvalue of the Gram "
+            f"matrix); got {value}."
+        )
+
+
+def _check_factors(decrease: float, increase: float) -> None:
+    if not 0 < decrease <= 1:
+        raise ValueError(f"The factor on success must be between 0 and 1; got {decrease}.")
+    if not increase > 1:
+        raise ValueError(f"The factor on failure must be larger than 1; got {increase}.")

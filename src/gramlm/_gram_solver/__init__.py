@@ -1,0 +1,1 @@
+"""Linear solvers for the Levenberg–Marquardt system."""

@@ -1,0 +1,107 @@
+"""The seam for linear solvers: one factorisation a Jacobian, any right-hand side and any λ.
+
+Four nouns, each made from the one before it:
+
+    AbstractGramSolver ── linearise(policy, residual_fn, θ) ──▶ AbstractLinearisation
+                       ── factorise(linearisation, metric) ──▶ AbstractFactorisation
+    AbstractFactorisation ── at(λ) ──▶ AbstractDampedSystem
+    AbstractDampedSystem ── solve(b) ──▶ LinearStep
+"""
+
+import abc
+import enum
+
+import equinox as eqx
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Bool, Float, Int
+
+from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
+from .._misc import all_finite, dot, sum_squares
+from .._residual import AbstractResidual
+
+
+class Form(enum.Enum):
+    """Which of the two equivalent systems is solved for the step.
+
+    - `dual`: `(J M⁻¹ Jᵀ + λI) w = r`, n × n, then `δ = −M⁻¹ Jᵀ w`;
+    - `normal`: `(JᵀJ + λM) δ = −Jᵀ r`, p × p;
+    - `auto`: the smaller one, `dual` when n ≤ p.
+    """
+
+    auto = "auto"
+    dual = "dual"
+    normal = "normal"
+
+    def resolve(self, num_residuals: int, num_params: int) -> "Form":
+        """`dual` or `normal`, for n residuals and p parameters."""
+        if self is not Form.auto:
+            return self
+        return Form.dual if num_residuals <= num_params else Form.normal
+
+
+class LinearStep(eqx.Module):
+    """The Levenberg–Marquardt step for one right-hand side b and one λ.
+
+    **Attributes:**
+
+    - `step`: `δ = −M⁻¹Jᵀ(JM⁻¹Jᵀ + λI)⁻¹ b`, (p,), parameter units; `image`: `Jδ`, (n,).
+    - `relative_residual`: norm of what is left of the linear system over that of its right-hand
+      side, computed from products with J, not from a recurrence.
+    - `iterations` of an iterative solver, 0 for a direct one; `products` with J and Jᵀ.
+    - `solved`: whether the step can be trusted.
+    """
+
+    step: Float[Array, " p"]
+    image: Float[Array, " n"]
+    relative_residual: Float[Array, ""]
+    iterations: Int[Array, ""]
+    products: Int[Array, ""]
+    solved: Bool[Array, ""]
+
+    def predicted_decrease(self, residual: Float[Array, " n"]) -> Float[Array, ""]:
+        """`½‖r‖² − ½‖r + Jδ‖²`, from the step as it is, not as it should be."""
+        return -dot(residual, self.image) - 0.5 * sum_squares(self.image)
+
+
+class AbstractDampedSystem(eqx.Module):
+    """The system of one Jacobian at one λ."""
+
+    @abc.abstractmethod
+    def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
+        """The step for a right-hand side in residual space, (n,)."""
+
+
+class AbstractFactorisation(eqx.Module):
+    """What is known of one Jacobian in one metric, before λ is chosen."""
+
+    @abc.abstractmethod
+    def at(self, damping: Float[Array, ""]) -> AbstractDampedSystem:
+        """The system at `damping`."""
+
+
+class AbstractGramSolver(eqx.Module):
+    """Solves for Levenberg–Marquardt steps."""
+
+    @abc.abstractmethod
+    def linearise(
+        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
+    ) -> tuple[AbstractLinearisation, int]:
+        """The linearisation that this solver wants, and the products with J it cost."""
+
+    @abc.abstractmethod
+    def factorise(
+        self,
+        linearisation: AbstractLinearisation,
+        metric: lx.AbstractLinearOperator,
+        largest_eigenvalue: Float[Array, ""],
+        form: Form,
+    ) -> AbstractFactorisation:
+        """Everything that does not depend on λ. `largest_eigenvalue` estimates λmax(JM⁻¹Jᵀ)."""
+
+
+def trusted(
+    step: Float[Array, " p"], relative_residual: Float[Array, ""], tolerance: float
+) -> Bool[Array, ""]:
+    """Whether a linear solve may be used: finite, and its true residual below `tolerance`."""
+    return all_finite(step) & (relative_residual <= tolerance) & jnp.isfinite(relative_residual)

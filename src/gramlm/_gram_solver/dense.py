@@ -1,0 +1,175 @@
+"""Dense linear algebra: J and its Gram matrix are assembled once, and factorised for each λ."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float
+
+from .._linearisation import (
+    AbstractLinearisation,
+    AbstractMemoryPolicy,
+    MaterialisedLinearisation,
+)
+from .._metric import Whitening, whitening
+from .._misc import matmul, norm, safe_divide, symmetric_product
+from .._residual import AbstractResidual
+from .base import (
+    AbstractDampedSystem,
+    AbstractFactorisation,
+    AbstractGramSolver,
+    Form,
+    LinearStep,
+    trusted,
+)
+
+# Below √ε·λmax the Gram matrix has lost half of the digits of its small eigenvalues. Refinement
+# with products of J restores them as long as a Cholesky factor exists and is a fair
+# preconditioner, which needs λ well above the rounding of K, about ε·λmax. Four decades above
+# that, one or two corrections reach full accuracy; below, a factor is taken from [Jᵀ; √λ I].
+_CHOLESKY_LIMIT = 1e4
+
+# Up to this order the orthogonal factorisation costs next to nothing and is always used.
+_SMALL = 64
+
+# Corrections with products of J, at 4 n p operations each.
+_MAX_CORRECTIONS = 3
+
+# A direct solve that leaves more than this of its right-hand side is a failed one.
+_TRUSTED_RESIDUAL = 1e-2
+
+
+class DenseSolver(AbstractGramSolver):
+    """Assembles J, forms `K = J M⁻¹ Jᵀ` (or `JᵀJ` for n > p) once, factorises `K + λI` for each λ.
+
+    With m = min(n, p): `n·p + m²` numbers of memory, `m·n·p` operations for each Jacobian and
+    `m³/3` for each λ. Which factorisation is used:
+
+    - `lineax.Cholesky` of `K + λI` for `λ ≥ 10⁴·ε·λmax(K)`;
+    - the triangle R of `[Jᵀ; √λ I] = QR` for smaller λ, and always for m ≤ 64: K is never
+      squared, at `2 m²·(max(n, p) + m)` operations for each λ.
+
+    Either factor is followed by corrections with products of J, until the true residual of the
+    system no longer falls (Björck 1987, corrected seminormal equations).
+    """
+
+    def linearise(
+        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
+    ):
+        del memory  # already taken into account by the prepared residual
+        residual, jacobian = function.value_and_jacobian(params)
+        return MaterialisedLinearisation(residual, jacobian), function.assembly_products()
+
+    def factorise(
+        self,
+        linearisation: AbstractLinearisation,
+        metric: lx.AbstractLinearOperator,
+        largest_eigenvalue: Float[Array, ""],
+        form: Form,
+    ) -> "DenseFactorisation":
+        if not isinstance(linearisation, MaterialisedLinearisation):
+            raise TypeError("`DenseSolver` factorises what its own `linearise` returns.")
+        factor = whitening(metric)
+        rows = factor.rows(linearisation.jacobian)
+        side = form.resolve(*rows.shape)
+        wide = rows if side is Form.dual else rows.T
+        gram = None if wide.shape[0] <= _SMALL else symmetric_product(wide)
+        return DenseFactorisation(rows, gram, factor, largest_eigenvalue, side)
+
+
+class DenseFactorisation(AbstractFactorisation):
+    """The whitened Jacobian `J L⁻ᵀ` and, unless it is small, its Gram matrix."""
+
+    rows: Float[Array, "n p"]
+    gram: Float[Array, "m m"] | None
+    whitening: Whitening
+    largest_eigenvalue: Float[Array, ""]
+    form: Form = eqx.field(static=True)
+
+    def at(self, damping: Float[Array, ""]) -> "DenseSystem":
+        tall = self.rows.T if self.form is Form.dual else self.rows
+
+        def orthogonal() -> Float[Array, "m m"]:
+            m = tall.shape[1]
+            shift = jnp.sqrt(damping) * jnp.eye(m, dtype=tall.dtype)
+            return jnp.linalg.qr(jnp.concatenate([tall, shift]), mode="r")
+
+        gram = self.gram
+        if gram is None:
+            return DenseSystem(self.rows, orthogonal(), self.whitening, damping, self.form)
+
+        def cholesky() -> Float[Array, "m m"]:
+            shifted = gram + damping * jnp.eye(gram.shape[0], dtype=gram.dtype)
+            operator = lx.MatrixLinearOperator(shifted, lx.positive_semidefinite_tag)
+            return lx.Cholesky().init(operator, {})[0]
+
+        limit = _CHOLESKY_LIMIT * jnp.finfo(damping.dtype).eps * self.largest_eigenvalue
+        factor = jax.lax.cond(damping >= limit, cholesky, orthogonal)
+        return DenseSystem(self.rows, factor, self.whitening, damping, self.form)
+
+
+class DenseSystem(AbstractDampedSystem):
+    """A triangle R with `RᵀR = K + λI`."""
+
+    rows: Float[Array, "n p"]
+    factor: Float[Array, "m m"]
+    whitening: Whitening
+    damping: Float[Array, ""]
+    form: Form = eqx.field(static=True)
+
+    def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
+        white = self._dual(rhs) if self.form is Form.dual else self._normal(rhs)
+        step, relative = white
+        delta = self.whitening.step(step)
+        return LinearStep(
+            step=delta,
+            image=matmul(self.rows, step),
+            relative_residual=relative,
+            iterations=jnp.zeros((), jnp.int32),
+            products=jnp.zeros((), jnp.int32),
+            solved=trusted(delta, relative, _TRUSTED_RESIDUAL),
+        )
+
+    def _dual(self, rhs):
+        def defect(w):
+            return rhs - (matmul(self.rows, matmul(w, self.rows)) + self.damping * w)
+
+        w, relative = self._corrected(rhs, defect)
+        return -matmul(w, self.rows), relative
+
+    def _normal(self, rhs):
+        def defect(y):
+            return matmul(rhs - matmul(self.rows, y), self.rows) - self.damping * y
+
+        y, relative = self._corrected(matmul(rhs, self.rows), defect)
+        return -y, relative
+
+    def _corrected(self, rhs, defect):
+        """Solves `RᵀR x = rhs`, then corrects x as long as the true residual falls."""
+        scale = norm(rhs)
+
+        def correct(carry):
+            x, rho, size, count, _ = carry
+            better = x + self._substitute(rho)
+            rho_new = defect(better)
+            size_new = norm(rho_new)
+            improved = size_new < size
+            x = jnp.where(improved, better, x)
+            rho = jnp.where(improved, rho_new, rho)
+            # Where a correction gains less than a factor of 4 the rounding has been reached.
+            go_on = improved & (size_new < 0.25 * size)
+            return x, rho, jnp.where(improved, size_new, size), count + 1, go_on
+
+        def unfinished(carry):
+            _, _, size, count, go_on = carry
+            accuracy = 4 * jnp.finfo(rhs.dtype).eps
+            return go_on & (count < _MAX_CORRECTIONS) & (size > accuracy * scale)
+
+        x = self._substitute(rhs)
+        rho = defect(x)
+        start = (x, rho, norm(rho), jnp.zeros((), jnp.int32), jnp.asarray(True))
+        x, _, size, _, _ = jax.lax.while_loop(unfinished, correct, start)
+        return x, safe_divide(size, scale)
+
+    def _substitute(self, b):
+        return jax.scipy.linalg.cho_solve((self.factor, False), b)

@@ -1,0 +1,489 @@
+"""The Levenberg–Marquardt driver: one Jacobian, and trials until one is accepted."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from ._correction import AbstractCorrection, Geodesic
+from ._damping import AbstractDamping, Nielsen
+from ._gram_solver.auto import AutoSolver
+from ._gram_solver.base import AbstractFactorisation, AbstractGramSolver, Form
+from ._gram_solver.lineax_adapter import LineaxSolver
+from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
+from ._metric import AbstractMetric, PowerMetric, dual_norm, metric_inverse, metric_norm
+from ._misc import all_finite, dot, norm, safe_divide, sum_squares
+from ._residual import AbstractResidual, canonical
+from ._solution import CRITERIA, RESULTS, StepInfo
+from ._termination import Termination
+
+Params = TypeVar("Params", bound=PyTree)
+
+# λ below this multiple of ε·λmax(K) only adds noise to the step.
+_FLOOR = 4.0
+# Power iterations for λmax(K): from scratch, and from the vector of the last Jacobian.
+_FIRST_POWER_ITERATIONS = 10
+_POWER_ITERATIONS = 2
+
+
+class State(eqx.Module):
+    """What a solver carries from one Jacobian to the next.
+
+    **Attributes:** `step`, Jacobians so far; `damping` and `metric`, the states of those rules;
+    `probe`, (p,), the direction of the largest eigenvalue of K; `key` for stochastic estimates.
+    """
+
+    step: Int[Array, ""]
+    damping: PyTree[Any]
+    metric: PyTree[Any]
+    probe: Float[Array, " p"]
+    key: PRNGKeyArray
+
+
+def _as_gram_solver(solver: Any) -> Any:
+    return LineaxSolver(solver) if isinstance(solver, lx.AbstractLinearSolver) else solver
+
+
+class LevenbergMarquardt(eqx.Module):
+    """Levenberg–Marquardt: minimises `½‖r(θ)‖²` by steps `δ = −M⁻¹Jᵀ(JM⁻¹Jᵀ + λI)⁻¹ r`.
+
+    Its fields are the choices, each with an abstract class to write one's own:
+
+    - `linear_solver`: how the system is solved; a `gramlm.AbstractGramSolver`, or any
+      `lineax.AbstractLinearSolver`. By size unless given.
+    - `damping`: how λ is chosen. `metric`: the M in which steps are measured.
+    - `correction`: what is added to the step beyond the linear model.
+    - `termination`: the tolerances.
+    - `memory`: what is stored between products with J: `Keep`, `Recompute`, `RowBlocks`.
+    - `form`: `Form.dual`, `Form.normal`, or the cheaper.
+    - `min_gain`: a trial is accepted if its gain ratio exceeds this.
+    - `max_trials`: values of λ tried with one Jacobian.
+
+    Use it through `gramlm.solve`, or write a loop:
+
+    !!! Example
+
+        ```python
+        solver = gramlm.LevenbergMarquardt()
+        state = solver.init(residual_fn, params, args)
+        step = eqx.filter_jit(solver.step)
+        for batch in batches:
+            params, state, info = step(residual_fn, params, state, batch)
+        ```
+    """
+
+    linear_solver: AbstractGramSolver = eqx.field(
+        default_factory=AutoSolver, converter=_as_gram_solver
+    )
+    damping: AbstractDamping = Nielsen()
+    metric: AbstractMetric = PowerMetric(0.5)
+    correction: AbstractCorrection = Geodesic()
+    termination: Termination = Termination()
+    memory: AbstractMemoryPolicy = Keep()
+    form: Form = eqx.field(static=True, default=Form.auto)
+    min_gain: float = 1e-4
+    max_trials: int = eqx.field(static=True, default=16)
+
+    def __check_init__(self):
+        for name, kind in _FIELD_KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"`LevenbergMarquardt({name}=…)` must be a `gramlm.{kind.__name__}`; got "
+                    f"{value!r}."
+                )
+        if self.max_trials < 1:
+            raise ValueError(f"`max_trials` must be at least 1; got {self.max_trials}.")
+
+    def init(
+        self,
+        residual_fn: Callable[..., Any],
+        params: PyTree,
+        args: PyTree = None,
+        *,
+        has_aux: bool = False,
+        key: PRNGKeyArray | None = None,
+    ) -> State:
+        """The state before the first step. `key` seeds the stochastic estimates."""
+        _, flat = canonical(residual_fn, params, args, has_aux)
+        return self.init_flat(flat, key)
+
+    def init_flat(self, flat: Float[Array, " p"], key: PRNGKeyArray | None = None) -> State:
+        """`init` for a flat parameter vector."""
+        key, probe_key = _split(jax.random.key(0) if key is None else key)
+        return State(
+            step=_zero(),
+            damping=self.damping.init(jnp.ones((), flat.dtype)),
+            metric=self.metric.init(flat),
+            probe=jax.random.normal(probe_key, flat.shape, flat.dtype),
+            key=key,
+        )
+
+    def step(
+        self,
+        residual_fn: Callable[..., Any],
+        params: Params,
+        state: State,
+        args: PyTree = None,
+        *,
+        has_aux: bool = False,
+    ) -> tuple[Params, State, StepInfo]:
+        """One Jacobian at `params`, and trials with it until one is accepted.
+
+        Returns the new parameters (those given, bit for bit, if none was accepted), the new
+        state, and a `StepInfo`. `args` may hold other data at each step.
+        """
+        function, flat = canonical(residual_fn, params, args, has_aux)
+        flat, state, info = self.step_flat(function, flat, state)
+        return function.params_spec.unflatten(flat), state, info
+
+    def step_flat(
+        self, function: AbstractResidual, flat: Float[Array, " p"], state: State
+    ) -> tuple[Float[Array, " p"], State, StepInfo]:
+        """`step` for a canonical residual and a flat parameter vector."""
+        function = self.memory.prepare(function)
+        key, metric_key = _split(state.key)
+
+        at, products = self.linear_solver.linearise(self.memory, function, flat)
+        metric, metric_state, used = self.metric.update(state.metric, at, metric_key)
+        gradient = at.vjp(at.residual)
+        largest, probe, power_products = _largest_eigenvalue(at, metric, state)
+        point = _Point(function, flat, at, metric, gradient, largest, self.termination)
+        factors = self.linear_solver.factorise(at, metric, largest, self.form)
+
+        first = state.step == 0
+        damping = jax.tree.map(
+            lambda new, old: jnp.where(first, new, old), self.damping.init(largest), state.damping
+        )
+        trials = self._trials(point, factors, damping)
+        info = _describe(point, trials, products + used + 1 + power_products)
+        new = jnp.where(trials.accepted, trials.params, flat)
+        next_state = State(
+            step=state.step + 1,
+            damping=trials.damping_state,
+            metric=jax.tree.map(
+                lambda a, b: jnp.where(point.finite, a, b), metric_state, state.metric
+            ),
+            probe=jnp.where(all_finite(probe), probe, state.probe),
+            key=key,
+        )
+        return new, next_state, info
+
+    def _trials(
+        self, point: "_Point", factors: AbstractFactorisation, damping: PyTree
+    ) -> "_Trials":
+        """Tries values of λ until a trial is accepted, or until there is no hope."""
+
+        def unfinished(trials: _Trials):
+            return ~trials.accepted & ~trials.hopeless & (trials.made < self.max_trials)
+
+        def attempt(trials: _Trials) -> _Trials:
+            return self._attempt(point, factors, trials)
+
+        start = _Trials.start(point, damping)
+        return jax.lax.while_loop(unfinished, attempt, start)
+
+    def _attempt(
+        self, point: "_Point", factors: AbstractFactorisation, trials: "_Trials"
+    ) -> "_Trials":
+        """One trial: λ, the step, its correction, the cost there, and the verdict."""
+        floor = _FLOOR * jnp.finfo(point.params.dtype).eps * point.largest
+        value = jnp.maximum(self.damping.value(trials.damping_state), floor)
+        system = factors.at(value)
+        velocity = system.solve(point.at.residual)
+        correction = self.correction.correct(
+            point.function, point.params, point.metric, system, velocity
+        )
+        candidate = _best_candidate(point, velocity.step, correction)
+
+        predicted = velocity.predicted_decrease(point.at.residual)
+        gain_ratio = jnp.where(
+            candidate.finite & (predicted > 0), candidate.decrease / predicted, -jnp.inf
+        )
+        accepted = velocity.solved & (gain_ratio > self.min_gain)
+        damping_state = jax.tree.map(
+            lambda yes, no: jnp.where(accepted, yes, no),
+            self.damping.accepted(trials.damping_state, value, gain_ratio),
+            self.damping.rejected(trials.damping_state, value, gain_ratio),
+        )
+        following = self.damping.value(damping_state)
+
+        step_norm = norm(candidate.step)
+        vanishing = jnp.finfo(step_norm.dtype).eps * norm(point.params)
+        repeated = jnp.maximum(following, floor) == value  # the rule has nothing else to try
+        predicted = jnp.where(velocity.solved, predicted, jnp.inf)
+        return _Trials(
+            made=trials.made + 1,
+            params=candidate.params,
+            cost=candidate.cost,
+            damping_state=damping_state,
+            damping=value,
+            damping_factor=following / value,
+            accepted=accepted,
+            hopeless=~accepted & ((step_norm <= vanishing) | repeated),
+            finite=trials.finite | candidate.finite,
+            solved=trials.solved | velocity.solved,
+            gain_ratio=gain_ratio,
+            predicted=predicted,
+            least_predicted=jnp.where(trials.made == 0, predicted, trials.least_predicted),
+            least_damping=jnp.where(trials.made == 0, value, trials.least_damping),
+            step_norm=step_norm,
+            acceleration_ratio=candidate.ratio,
+            used_acceleration=candidate.corrected,
+            evaluations=trials.evaluations + candidate.evaluations,
+            iterations=trials.iterations + velocity.iterations + candidate.iterations,
+            products=trials.products + velocity.products + candidate.products,
+            linear_residual=velocity.relative_residual,
+        )
+
+
+_FIELD_KINDS = {
+    "linear_solver": AbstractGramSolver,
+    "damping": AbstractDamping,
+    "metric": AbstractMetric,
+    "correction": AbstractCorrection,
+    "termination": Termination,
+    "memory": AbstractMemoryPolicy,
+    "form": Form,
+}
+
+
+def _split(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    first, second = jax.random.split(key)
+    return first, second
+
+
+def _zero() -> Int[Array, ""]:
+    return jnp.zeros((), jnp.int32)
+
+
+class _Point(eqx.Module):
+    """Everything known at the iterate before a step is tried."""
+
+    function: AbstractResidual
+    params: Float[Array, " p"]
+    at: AbstractLinearisation
+    metric: lx.AbstractLinearOperator
+    gradient: Float[Array, " p"]
+    largest: Float[Array, ""]
+    termination: Termination
+
+    @property
+    def cost(self) -> Float[Array, ""]:
+        return 0.5 * sum_squares(self.at.residual)
+
+    @property
+    def finite(self) -> Bool[Array, ""]:
+        return all_finite(self.at.residual) & all_finite(self.gradient) & jnp.isfinite(self.largest)
+
+    @property
+    def gradient_norm(self) -> Float[Array, ""]:
+        return dual_norm(self.metric, self.gradient)
+
+    @property
+    def relative_gradient(self) -> Float[Array, ""]:
+        return safe_divide(self.gradient_norm, jnp.sqrt(self.largest) * norm(self.at.residual))
+
+    def rounding_cost(self) -> Float[Array, ""]:
+        """`½‖ε J(θ ∘ z)‖²` for random signs z: the cost of rounding the parameters once."""
+        signs = jax.random.rademacher(jax.random.key(1), self.params.shape, self.params.dtype)
+        eps = jnp.finfo(self.params.dtype).eps
+        return 0.5 * sum_squares(self.at.jvp(eps * signs * self.params))
+
+
+class _Trials(NamedTuple):
+    """The last trial of a step, and sums over all of them."""
+
+    made: Array
+    params: Array
+    cost: Array
+    damping_state: PyTree
+    damping: Array
+    damping_factor: Array
+    accepted: Array
+    hopeless: Array
+    finite: Array
+    solved: Array
+    gain_ratio: Array
+    predicted: Array
+    least_predicted: Array  # of the first trial, which is the least damped
+    least_damping: Array
+    step_norm: Array
+    acceleration_ratio: Array
+    used_acceleration: Array
+    evaluations: Array
+    iterations: Array
+    products: Array
+    linear_residual: Array
+
+    @classmethod
+    def start(cls, point: _Point, damping: PyTree) -> "_Trials":
+        zero = jnp.zeros((), point.params.dtype)
+        no, none = jnp.asarray(False), _zero()
+        arrived = point.termination.at_iterate(point.cost, point.relative_gradient)
+        return cls(
+            made=none,
+            params=point.params,
+            cost=point.cost,
+            damping_state=damping,
+            damping=zero,
+            damping_factor=jnp.ones_like(zero),
+            accepted=no,
+            hopeless=(arrived != CRITERIA.none) | ~point.finite,
+            finite=no,
+            solved=no,
+            gain_ratio=zero,
+            predicted=zero,
+            least_predicted=zero,
+            least_damping=zero,
+            step_norm=zero,
+            acceleration_ratio=zero,
+            used_acceleration=no,
+            evaluations=none,
+            iterations=none,
+            products=none,
+            linear_residual=zero,
+        )
+
+
+class _Candidate(NamedTuple):
+    params: Array
+    step: Array
+    cost: Array
+    decrease: Array
+    finite: Array
+    corrected: Array
+    ratio: Array
+    evaluations: Array
+    iterations: Array
+    products: Array
+
+
+def _best_candidate(point: _Point, velocity, correction) -> _Candidate:
+    """The plain step, or the corrected one if it is usable and no worse."""
+    residual = point.at.residual
+
+    def evaluate(params):
+        r = point.function(params)
+        # (½‖r‖² − ½‖r'‖²) without the cancellation of nearly equal sums.
+        decrease = 0.5 * dot(residual - r, residual + r)
+        finite = all_finite(r)
+        return 0.5 * sum_squares(r), jnp.where(finite, decrease, -jnp.inf)
+
+    none = _zero()
+    if correction is None:
+        params = point.params + velocity
+        cost, decrease = evaluate(params)
+        return _Candidate(
+            params, velocity, cost, decrease, jnp.isfinite(cost),
+            jnp.asarray(False), jnp.zeros_like(cost), none + 1, none, none,
+        )  # fmt: skip
+
+    steps = jnp.stack([velocity, velocity + correction.step])
+    wanted = jnp.stack([jnp.asarray(True), correction.usable])
+    minus_infinity = jnp.full((), -jnp.inf, residual.dtype)
+
+    # One after another under a condition, so that the residual is compiled once and an unusable
+    # correction is not evaluated.
+    def maybe(candidate):
+        params, want = candidate
+        skipped = (jnp.full((), jnp.inf, residual.dtype), minus_infinity)
+        return jax.lax.cond(want, evaluate, lambda _: skipped, params)
+
+    costs, decreases = jax.lax.map(maybe, (point.params + steps, wanted))
+    corrected = correction.usable & (decreases[1] >= decreases[0]) & jnp.isfinite(costs[1])
+    pick = jnp.where(corrected, 1, 0)
+    return _Candidate(
+        point.params + steps[pick], steps[pick], costs[pick], decreases[pick],
+        jnp.isfinite(costs[pick]), corrected, correction.ratio,
+        1 + correction.usable.astype(none.dtype), correction.iterations, correction.products,
+    )  # fmt: skip
+
+
+def _largest_eigenvalue(
+    at: AbstractLinearisation, metric: lx.AbstractLinearOperator, state: State
+) -> tuple[Float[Array, ""], Float[Array, " p"], Int[Array, ""]]:
+    """λmax(JM⁻¹Jᵀ) by power iteration on `M⁻¹JᵀJ`, continued from the last Jacobian's vector."""
+    iterations = jnp.where(state.step == 0, _FIRST_POWER_ITERATIONS, _POWER_ITERATIONS)
+
+    def normalised(x):
+        return safe_divide(x, metric_norm(metric, x))
+
+    def iterate(_, carry):
+        x, _ = carry
+        image = at.jvp(x)
+        return normalised(metric_inverse(metric, at.vjp(image))), sum_squares(image)
+
+    start = (normalised(state.probe), jnp.zeros((), state.probe.dtype))
+    probe, largest = jax.lax.fori_loop(0, iterations, iterate, start)
+    # J = 0 leaves no direction to continue from.
+    probe = jnp.where(largest > 0, probe, state.probe)
+    return largest, probe, 2 * iterations
+
+
+# Where no step helps, a cost of up to this many times that of rounding the parameters is rounding.
+_ROUNDING_SLACK = 100.0
+
+
+def _describe(point: _Point, trials: _Trials, products: Int[Array, ""]) -> StepInfo:
+    """The diagnostics of a step, and whether the solve should end with it."""
+    termination, cost_before = point.termination, point.cost
+    cost = jnp.where(trials.accepted, trials.cost, cost_before)
+    arrived = termination.at_iterate(cost_before, point.relative_gradient)
+    after = termination.after_accepted(
+        cost_before, cost, trials.predicted, trials.damping > point.largest,
+        trials.step_norm, norm(point.params),
+    )  # fmt: skip
+
+    resolvable = termination.resolvable(cost.dtype) * cost_before
+    nothing_left = (trials.least_predicted <= resolvable) & (trials.least_damping <= point.largest)
+    rounding = nothing_left | (cost_before <= _ROUNDING_SLACK * point.rounding_cost())
+    exhausted = CRITERIA.where(rounding & trials.solved, CRITERIA.rounding, CRITERIA.none)
+
+    criterion = CRITERIA.where(
+        arrived != CRITERIA.none,
+        arrived,
+        CRITERIA.where(
+            trials.accepted,
+            after,
+            CRITERIA.where(trials.hopeless & point.finite, exhausted, CRITERIA.none),
+        ),
+    )
+    failure = RESULTS.where(
+        ~trials.solved,
+        RESULTS.linear_solver_failed,
+        RESULTS.where(trials.finite, RESULTS.stalled, RESULTS.nonfinite_trials),
+    )
+    result = RESULTS.where(
+        criterion != CRITERIA.none,
+        RESULTS.successful,
+        RESULTS.where(trials.hopeless & ~trials.accepted, failure, RESULTS.running),
+    )
+    result = RESULTS.where(point.finite, result, RESULTS.nonfinite_start)
+    criterion = CRITERIA.where(point.finite, criterion, CRITERIA.none)
+    return StepInfo(
+        cost_before=cost_before,
+        cost_candidate=trials.cost,
+        cost=cost,
+        accepted=trials.accepted,
+        gain_ratio=trials.gain_ratio,
+        damping=trials.damping,
+        damping_factor=trials.damping_factor,
+        gradient_norm=point.gradient_norm,
+        relative_gradient=point.relative_gradient,
+        step_norm=trials.step_norm,
+        acceleration_ratio=trials.acceleration_ratio,
+        used_acceleration=trials.used_acceleration,
+        inner_iterations=trials.iterations,
+        linear_residual=trials.linear_residual,
+        products=products + trials.products,
+        trials=trials.made,
+        evaluations=trials.evaluations,
+        largest_eigenvalue=point.largest,
+        criterion=criterion,
+        result=result,
+    )

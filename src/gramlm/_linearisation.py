@@ -1,0 +1,202 @@
+"""The residual and products with its Jacobian at one point, under a memory policy.
+
+A *memory policy* decides what is stored between two products with J:
+
+- `Keep` stores the linearised residual (`jax.linearize`): the cheapest products. For a kernel
+  evaluated inside the residual, what is stored is as large as J itself.
+- `Recompute` stores nothing: each product evaluates the residual again (`jvp`, `vjp`).
+- `RowBlocks` recomputes by blocks of residual rows: memory is bounded by the block.
+"""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._misc import column_sum_squares, matmul
+from ._residual import AbstractResidual
+
+
+class AbstractLinearisation(eqx.Module):
+    """`r` and products with `J = ∂r/∂θ` at one point.
+
+    Vectors of parameters have the shape (p,), of residuals (n,); blocks of k vectors have them
+    as rows, (k, p) and (k, n).
+    """
+
+    residual: eqx.AbstractVar[Float[Array, " n"]]
+
+    @property
+    @abc.abstractmethod
+    def num_params(self) -> int:
+        """p, the number of parameters."""
+
+    @property
+    def num_residuals(self) -> int:
+        """n, the number of residuals."""
+        return self.residual.shape[0]
+
+    @abc.abstractmethod
+    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
+        """`J v`."""
+
+    @abc.abstractmethod
+    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
+        """`Jᵀ u`."""
+
+    @abc.abstractmethod
+    def column_norms_squared(
+        self, key: PRNGKeyArray, num_probes: int
+    ) -> tuple[Float[Array, " p"], int]:
+        """`diag(JᵀJ)`, and the products with J that it cost.
+
+        Exact where rows of J are cheap; otherwise the mean of `(Jᵀz)²` over `num_probes` random
+        sign vectors z, whose expectation it is (Bekas, Kokiopoulou and Saad 2007).
+        """
+
+    def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
+        """`V Jᵀ`: `J v` for each row of V, in one pass over the data."""
+        return jax.vmap(self.jvp)(v)
+
+    def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
+        """`U J`: `Jᵀ u` for each row of U, in one pass over the data."""
+        return jax.vmap(self.vjp)(u)
+
+
+class MaterialisedLinearisation(AbstractLinearisation):
+    """J as a dense matrix, (n, p)."""
+
+    residual: Float[Array, " n"]
+    jacobian: Float[Array, "n p"]
+
+    @property
+    def num_params(self) -> int:
+        return self.jacobian.shape[1]
+
+    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
+        return matmul(self.jacobian, v)
+
+    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
+        return matmul(u, self.jacobian)
+
+    def column_norms_squared(self, key: PRNGKeyArray, num_probes: int):
+        del key, num_probes
+        return column_sum_squares(self.jacobian), 0
+
+
+class RecomputedLinearisation(AbstractLinearisation):
+    """Products that evaluate the residual again each time."""
+
+    function: AbstractResidual
+    params: Float[Array, " p"]
+    residual: Float[Array, " n"]
+
+    @property
+    def num_params(self) -> int:
+        return self.function.num_params
+
+    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
+        return jax.jvp(self.function, (self.params,), (v,))[1]
+
+    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
+        return jax.vjp(self.function, self.params)[1](u)[0]
+
+    def column_norms_squared(self, key: PRNGKeyArray, num_probes: int):
+        return _column_norms_squared(self.function, self.params, self, key, num_probes)
+
+
+class KeptLinearisation(AbstractLinearisation):
+    """Products that reuse one stored linearisation."""
+
+    function: AbstractResidual
+    params: Float[Array, " p"]
+    residual: Float[Array, " n"]
+    linear: Callable[[Array], Array]  # a pytree, as `jax.linearize` returns it
+
+    @property
+    def num_params(self) -> int:
+        return self.function.num_params
+
+    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
+        return self.linear(v)
+
+    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
+        return jax.linear_transpose(self.linear, self.params)(u)[0]
+
+    def column_norms_squared(self, key: PRNGKeyArray, num_probes: int):
+        return _column_norms_squared(self.function, self.params, self, key, num_probes)
+
+
+def _column_norms_squared(function, params, linearisation, key, num_probes: int):
+    n = linearisation.num_residuals
+    exact = function.sum_squared_rows(params)
+    if exact is not None:
+        return exact, function.assembly_products()
+    signs = jax.random.rademacher(key, (num_probes, n), params.dtype)
+    # One probe after another: a block would need the memory of one.
+    total = jax.lax.fori_loop(
+        0,
+        num_probes,
+        lambda i, acc: acc + linearisation.vjp(signs[i]) ** 2,
+        jnp.zeros_like(params),
+    )
+    return total / num_probes, num_probes
+
+
+class AbstractMemoryPolicy(eqx.Module):
+    """Decides what is stored between two products with J."""
+
+    @abc.abstractmethod
+    def prepare(self, function: AbstractResidual) -> AbstractResidual:
+        """The residual as it is to be evaluated and differentiated under this policy."""
+
+    @abc.abstractmethod
+    def linearise(
+        self, function: AbstractResidual, params: Float[Array, " p"]
+    ) -> AbstractLinearisation:
+        """The linearisation of a prepared residual at a point."""
+
+
+class Keep(AbstractMemoryPolicy):
+    """Stores the linearised residual: fastest, memory of the size of its intermediates."""
+
+    def prepare(self, function: AbstractResidual) -> AbstractResidual:
+        return function
+
+    def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
+        residual, linear = jax.linearize(function, params)
+        return KeptLinearisation(residual=residual, function=function, params=params, linear=linear)
+
+
+class Recompute(AbstractMemoryPolicy):
+    """Stores nothing: every product with J costs an evaluation of the residual as well."""
+
+    def prepare(self, function: AbstractResidual) -> AbstractResidual:
+        return function
+
+    def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
+        return RecomputedLinearisation(residual=function(params), function=function, params=params)
+
+
+class RowBlocks(AbstractMemoryPolicy):
+    """Recomputes by blocks of `block_size` data points: memory bounded by the block.
+
+    For a residual declared with `Rows` each block is evaluated and differentiated on its own. Any
+    other residual is one block to us: it is checkpointed (`jax.checkpoint`), and the rows of a
+    dense Jacobian are assembled `block_size` at a time.
+    """
+
+    block_size: int = eqx.field(static=True, default=256)
+
+    def __check_init__(self):
+        if self.block_size < 1:
+            raise ValueError(f"`RowBlocks(block_size=…)` must be at least 1; got {self.block_size}")
+
+    def prepare(self, function: AbstractResidual) -> AbstractResidual:
+        return function.in_blocks(self.block_size)
+
+    def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
+        return RecomputedLinearisation(residual=function(params), function=function, params=params)

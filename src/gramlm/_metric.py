@@ -1,0 +1,204 @@
+"""The metric M in which the length of a step is measured, and its choice at each iterate.
+
+A metric is a symmetric positive definite lineax operator on parameter space; a *metric rule*
+supplies one for each Jacobian.
+"""
+
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+import lineax as lx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._linearisation import AbstractLinearisation
+from ._misc import dot
+
+State = TypeVar("State")
+
+# A parameter that hardly moves the residual is floored at this fraction of the largest entry of
+# diag(JᵀJ), so that its step stays finite. For α = ½ the metric then spans 5 decades.
+_DIAGONAL_FLOOR = 1e-10
+
+
+def metric_inverse(metric: lx.AbstractLinearOperator, v: Float[Array, " p"]) -> Float[Array, " p"]:
+    """`M⁻¹ v`."""
+    if isinstance(metric, lx.IdentityLinearOperator):
+        return v
+    if lx.is_diagonal(metric):
+        return v / lx.diagonal(metric)
+    return lx.linear_solve(metric, v, lx.AutoLinearSolver(well_posed=True)).value
+
+
+def metric_norm(metric: lx.AbstractLinearOperator, v: Float[Array, " p"]) -> Float[Array, ""]:
+    """`‖v‖_M`."""
+    return jnp.sqrt(jnp.maximum(dot(v, metric.mv(v)), 0))
+
+
+def dual_norm(metric: lx.AbstractLinearOperator, g: Float[Array, " p"]) -> Float[Array, ""]:
+    """`‖g‖_{M⁻¹}`."""
+    return jnp.sqrt(jnp.maximum(dot(g, metric_inverse(metric, g)), 0))
+
+
+class Whitening(eqx.Module):
+    """A factor `M = L Lᵀ`, by which J becomes `J L⁻ᵀ` and a step `δ = L⁻ᵀ y`.
+
+    `factor` is None for the identity, the vector `√diag(M)` for a diagonal metric, and the
+    Cholesky factor L, (p, p), for any other.
+    """
+
+    factor: Array | None
+
+    def rows(self, jacobian: Float[Array, "n p"]) -> Float[Array, "n p"]:
+        """`J L⁻ᵀ`."""
+        if self.factor is None:
+            return jacobian
+        if self.factor.ndim == 1:
+            return jacobian / self.factor
+        return jsl.solve_triangular(self.factor, jacobian.T, lower=True).T
+
+    def step(self, y: Float[Array, " p"]) -> Float[Array, " p"]:
+        """`L⁻ᵀ y`."""
+        if self.factor is None:
+            return y
+        if self.factor.ndim == 1:
+            return y / self.factor
+        return jsl.solve_triangular(self.factor, y, lower=True, trans=1)
+
+
+def whitening(metric: lx.AbstractLinearOperator) -> Whitening:
+    """The factor of a metric; a Cholesky factorisation unless it is diagonal."""
+    if isinstance(metric, lx.IdentityLinearOperator):
+        return Whitening(None)
+    if lx.is_diagonal(metric):
+        return Whitening(jnp.sqrt(lx.diagonal(metric)))
+    return Whitening(jnp.linalg.cholesky(metric.as_matrix()))
+
+
+class AbstractMetric(eqx.Module, Generic[State]):
+    """Supplies the metric M for each Jacobian."""
+
+    @abc.abstractmethod
+    def init(self, params: Float[Array, " p"]) -> State:
+        """The state before the first Jacobian."""
+
+    @abc.abstractmethod
+    def update(
+        self, state: State, linearisation: AbstractLinearisation, key: PRNGKeyArray
+    ) -> tuple[lx.AbstractLinearOperator, State, int]:
+        """The metric for this Jacobian, the next state, and the products with J it cost."""
+
+
+class IdentityMetric(AbstractMetric[None]):
+    """`M = I`: all parameters are alike (Levenberg 1944)."""
+
+    def init(self, params: Float[Array, " p"]) -> None:
+        return None
+
+    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
+        r = linearisation.residual
+        structure = jax.ShapeDtypeStruct((linearisation.num_params,), r.dtype)
+        return lx.IdentityLinearOperator(structure), state, 0
+
+
+class PowerMetric(AbstractMetric[None]):
+    """`M = diag(JᵀJ)^α`, taken anew from each Jacobian.
+
+    α = 1 makes the step invariant to the scale of every single parameter, α = 0 is the identity.
+    `diag(JᵀJ)` is exact where J is dense or its rows are declared, and otherwise estimated from
+    `num_probes` products with Jᵀ.
+    """
+
+    power: float = eqx.field(static=True, default=0.5)
+    num_probes: int = eqx.field(static=True, default=16)
+
+    def __check_init__(self):
+        if not 0 <= self.power <= 1:
+            raise ValueError(f"`power` must be between 0 and 1; got {self.power}.")
+        _check_probes(self.num_probes)
+
+    def init(self, params: Float[Array, " p"]) -> None:
+        return None
+
+    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
+        squares, products = linearisation.column_norms_squared(key, self.num_probes)
+        return _diagonal(_floored(squares) ** self.power), state, products
+
+
+class FletcherMetric(AbstractMetric[None]):
+    """`M = diag(JᵀJ)`, taken anew from each Jacobian (Marquardt 1963, Fletcher 1971)."""
+
+    num_probes: int = eqx.field(static=True, default=16)
+
+    def __check_init__(self):
+        _check_probes(self.num_probes)
+
+    def init(self, params: Float[Array, " p"]) -> None:
+        return None
+
+    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
+        squares, products = linearisation.column_norms_squared(key, self.num_probes)
+        return _diagonal(_floored(squares)), state, products
+
+
+class MoreMetric(AbstractMetric[Float[Array, " p"]]):
+    """`M = max over the Jacobians so far of diag(JᵀJ)` (Moré 1978)."""
+
+    num_probes: int = eqx.field(static=True, default=16)
+
+    def __check_init__(self):
+        _check_probes(self.num_probes)
+
+    def init(self, params: Float[Array, " p"]) -> Float[Array, " p"]:
+        return jnp.zeros_like(params)
+
+    def update(
+        self, state: Float[Array, " p"], linearisation: AbstractLinearisation, key: PRNGKeyArray
+    ):
+        squares, products = linearisation.column_norms_squared(key, self.num_probes)
+        squares = jnp.where(jnp.isfinite(squares), squares, 0)
+        largest = jnp.maximum(state, squares)
+        return _diagonal(_floored(largest)), largest, products
+
+
+class UserMetric(AbstractMetric[None]):
+    """A fixed metric: a positive definite lineax operator on the flat parameter vector, (p,)."""
+
+    operator: lx.AbstractLinearOperator
+
+    def __check_init__(self):
+        if not (lx.is_positive_semidefinite(self.operator) or lx.is_diagonal(self.operator)):
+            raise ValueError(
+                "`UserMetric` needs an operator that is tagged as positive definite: pass "
+                "`lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)`, or a "
+                "`lx.DiagonalLinearOperator`."
+            )
+
+    def init(self, params: Float[Array, " p"]) -> None:
+        size = self.operator.in_size()
+        if size != params.size:
+            raise ValueError(
+                f"`UserMetric` acts on {size} parameters, but `params` has {params.size} entries."
+            )
+        return None
+
+    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
+        return self.operator, state, 0
+
+
+def _diagonal(values: Float[Array, " p"]) -> lx.AbstractLinearOperator:
+    return lx.DiagonalLinearOperator(values)
+
+
+def _floored(squares: Float[Array, " p"]) -> Float[Array, " p"]:
+    largest = jnp.max(squares)
+    # All columns zero: any metric does, since the gradient is zero as well.
+    return jnp.where(largest > 0, jnp.maximum(squares, _DIAGONAL_FLOOR * largest), 1)
+
+
+def _check_probes(num_probes: int) -> None:
+    if num_probes < 1:
+        raise ValueError(f"`num_probes` must be at least 1; got {num_probes}.")

@@ -1,0 +1,172 @@
+"""The front door."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from beartype import beartype
+from jax.core import Tracer
+from jaxtyping import PyTree, jaxtyped
+
+from ._levenberg_marquardt import LevenbergMarquardt
+from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
+from ._misc import sum_squares
+from ._progress import AbstractProgress, as_progress, report, shown
+from ._residual import bind_args, canonical, split_aux
+from ._solution import CRITERIA, RESULTS, History, Solution, SolveError
+
+Params = TypeVar("Params", bound=PyTree)
+
+
+@jaxtyped(typechecker=beartype)
+def solve(
+    residual_fn: Callable[..., Any],
+    params: PyTree,
+    args: PyTree = None,
+    *,
+    solver: LevenbergMarquardt | None = None,
+    has_aux: bool = False,
+    max_steps: int = 256,
+    throw: bool = True,
+    verbose: bool | AbstractProgress = False,
+) -> Solution:
+    """Minimises `½‖r(θ)‖²` over the parameters θ.
+
+    **Arguments:**
+
+    - `residual_fn`: `residual_fn(params)` or `residual_fn(params, args)`, returning the residuals
+      as any pytree of real arrays; or `gramlm.Rows`, where each residual belongs to a data point.
+    - `params`: the start; any pytree of real arrays of one dtype, float32 or float64, which is
+      the dtype of the whole computation.
+    - `args`: whatever `residual_fn` takes beside the parameters. Other arrays of the same shapes
+      do not compile anew.
+    - `solver`: the method, `gramlm.LevenbergMarquardt()` unless given.
+    - `has_aux`: whether `residual_fn` returns a pair `(residual, aux)`.
+    - `max_steps`: the largest number of Jacobians.
+    - `throw`: whether to raise when no tolerance of `solver.termination` was met.
+    - `verbose`: `True` for one line a step, `gramlm.ProgressBar()` for a bar.
+
+    **Returns:** a `gramlm.Solution`. Whatever the result, `value` is the best point found.
+
+    **Raises:** `gramlm.SolveError`, which holds the solution, when no tolerance was met and
+    `throw` is set (inside of a transformation an `equinox.EquinoxRuntimeError`). `TypeError` or
+    `ValueError`, naming the argument, for bad input.
+    """
+    if max_steps < 1:
+        raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
+    solver = LevenbergMarquardt() if solver is None else solver
+    progress = as_progress(verbose)
+    params = jax.tree.map(_as_array, params)
+    with shown(progress, max_steps):
+        solution = _compiled(
+            residual_fn, params, args, solver, has_aux, max_steps, progress is not None
+        )
+    if not isinstance(solution.stats["num_steps"], Tracer):
+        solution = _trimmed(solution)
+        if throw and solution.result != RESULTS.successful:
+            raise SolveError(RESULTS[solution.result], solution)
+        return solution
+    if throw:
+        value, result = solution.result.error_if(
+            (solution.value, solution.result), solution.result != RESULTS.successful
+        )
+        return eqx.tree_at(lambda s: (s.value, s.result), solution, (value, result))
+    return solution
+
+
+@jaxtyped(typechecker=beartype)
+def linearise(
+    residual_fn: Callable[..., Any],
+    params: PyTree,
+    args: PyTree = None,
+    *,
+    has_aux: bool = False,
+    memory: AbstractMemoryPolicy | None = None,
+) -> AbstractLinearisation:
+    """The residual at `params` and products with its Jacobian there.
+
+    `linearisation.residual` is the flat residual (n,); `jvp` and `vjp` multiply one vector by J
+    and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given.
+    """
+    function, flat = canonical(residual_fn, params, args, has_aux)
+    memory = Keep() if memory is None else memory
+    return memory.linearise(memory.prepare(function), flat)
+
+
+def _as_array(leaf: Any) -> Any:
+    # Python numbers become arrays, so that their values are not compiled in. What is no number is
+    # left alone, for the check of the parameters to name.
+    return jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf
+
+
+@eqx.filter_jit
+def _compiled(
+    residual_fn, params, args, solver: LevenbergMarquardt, has_aux, max_steps: int, verbose: bool
+) -> Solution:
+    function, flat = canonical(residual_fn, params, args, has_aux)
+    state = solver.init_flat(flat)
+    dtype = flat.dtype
+    empty = jnp.full((max_steps,), jnp.nan, dtype)
+    initial_cost = 0.5 * sum_squares(solver.memory.prepare(function)(flat))
+    history = History(jnp.full((max_steps + 1,), jnp.nan, dtype), empty, empty)
+    history = eqx.tree_at(lambda h: h.cost, history, history.cost.at[0].set(initial_cost))
+    totals = {
+        "num_accepted": jnp.zeros((), jnp.int32),
+        "num_evaluations": jnp.zeros((), jnp.int32),
+        "num_products": jnp.zeros((), jnp.int32),
+        "inner_iterations": jnp.zeros((), jnp.int32),
+    }
+    last = {"linear_residual": jnp.zeros((), dtype), "relative_gradient": jnp.zeros((), dtype)}
+
+    def unfinished(carry):
+        _, state, _, _, _, result, _ = carry
+        return (result == RESULTS.running) & (state.step < max_steps)
+
+    def advance(carry):
+        flat, state, history, totals, _, _, _ = carry
+        index = state.step
+        flat, state, info = solver.step_flat(function, flat, state)
+        if verbose:
+            report(state.step, info)
+        history = History(
+            history.cost.at[index + 1].set(info.cost),
+            history.damping.at[index].set(info.damping),
+            history.gradient_norm.at[index].set(info.gradient_norm),
+        )
+        totals = {
+            "num_accepted": totals["num_accepted"] + info.accepted,
+            "num_evaluations": totals["num_evaluations"] + info.evaluations,
+            "num_products": totals["num_products"] + info.products,
+            "inner_iterations": totals["inner_iterations"] + info.inner_iterations,
+        }
+        last = {
+            "linear_residual": info.linear_residual,
+            "relative_gradient": info.relative_gradient,
+        }
+        return flat, state, history, totals, last, info.result, info.criterion
+
+    start = (flat, state, history, totals, last, RESULTS.running, CRITERIA.none)
+    flat, state, history, totals, last, result, criterion = jax.lax.while_loop(
+        unfinished, advance, start
+    )
+    result = RESULTS.where(result == RESULTS.running, RESULTS.nonlinear_max_steps_reached, result)
+    value = function.params_spec.unflatten(flat)
+    aux = split_aux(bind_args(residual_fn, args)(value))[1] if has_aux else None
+    stats: dict[str, Any] = {
+        "cost": history.cost[state.step],
+        "initial_cost": history.cost[0],
+        "num_steps": state.step,
+        **totals,
+        **last,
+        "criterion": criterion,
+    }
+    return Solution(value, result, stats, history, aux, state)
+
+
+def _trimmed(solution: Solution) -> Solution:
+    k = int(solution.stats["num_steps"])
+    history = solution.history
+    trimmed = History(history.cost[: k + 1], history.damping[:k], history.gradient_norm[:k])
+    return eqx.tree_at(lambda s: s.history, solution, trimmed)
