@@ -130,7 +130,7 @@ class Nielsen(AbstractDamping[NielsenState]):
     """λ × `max(decrease, 1 − (2ρ − 1)³)` after success; × 2, × 4, × 8 … after failures.
 
     The smooth rule of Nielsen (1999), with the gain ratio ρ: λ falls when the model was right and
-    is kept, or raised by up to 2, when it was barely good enough. `decrease` is Nielsen's 1/3 unless set.
+    is kept, or raised by up to 2, when it was barely good enough. `decrease` is Nielsen's 1/3.
     """
 
     initial: float = _DEFAULT_INITIAL

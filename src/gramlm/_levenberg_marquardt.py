@@ -7,24 +7,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._correction import AbstractCorrection, Geodesic
 from ._damping import AbstractDamping, Nielsen
 from ._gram_solver.auto import AutoSolver
 from ._gram_solver.base import AbstractFactorisation, AbstractGramSolver, Form
+from ._gram_solver.dense import CHOLESKY_LIMIT
 from ._gram_solver.lineax_adapter import LineaxSolver
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
 from ._metric import AbstractMetric, PowerMetric, dual_norm, metric_inverse, metric_norm
-from ._misc import all_finite, dot, norm, safe_divide, sum_squares
+from ._misc import all_finite, dot, norm, safe_divide, scattered_signs, sum_squares
 from ._residual import AbstractResidual, canonical
 from ._solution import CRITERIA, RESULTS, StepInfo
 from ._termination import Termination
 
 Params = TypeVar("Params", bound=PyTree)
 
-# λ below this multiple of ε·λmax(K) only adds noise to the step.
-_FLOOR = 4.0
 # Power iterations for λmax(K): from scratch, and from the vector of the last Jacobian.
 _FIRST_POWER_ITERATIONS = 10
 _POWER_ITERATIONS = 2
@@ -34,14 +33,13 @@ class State(eqx.Module):
     """What a solver carries from one Jacobian to the next.
 
     **Attributes:** `step`, Jacobians so far; `damping` and `metric`, the states of those rules;
-    `probe`, (p,), the direction of the largest eigenvalue of K; `key` for stochastic estimates.
+    `probe`, (p,), the direction of the largest eigenvalue of K.
     """
 
     step: Int[Array, ""]
     damping: PyTree[Any]
     metric: PyTree[Any]
     probe: Float[Array, " p"]
-    key: PRNGKeyArray
 
 
 def _as_gram_solver(solver: Any) -> Any:
@@ -62,6 +60,8 @@ class LevenbergMarquardt(eqx.Module):
     - `form`: `Form.dual`, `Form.normal`, or the cheaper.
     - `min_gain`: a trial is accepted if its gain ratio exceeds this.
     - `max_trials`: values of λ tried with one Jacobian.
+    - `damping_floor`: λ is at least this multiple of `ε·λmax(K)`. Much below 1 a step from K is
+      rounding; `DenseSolver` changes to an orthogonal factorisation of J there.
 
     Use it through `gramlm.solve`, or write a loop:
 
@@ -87,6 +87,7 @@ class LevenbergMarquardt(eqx.Module):
     form: Form = eqx.field(static=True, default=Form.auto)
     min_gain: float = 1e-4
     max_trials: int = eqx.field(static=True, default=16)
+    damping_floor: float = CHOLESKY_LIMIT
 
     def __check_init__(self):
         for name, kind in _FIELD_KINDS.items():
@@ -106,21 +107,18 @@ class LevenbergMarquardt(eqx.Module):
         args: PyTree = None,
         *,
         has_aux: bool = False,
-        key: PRNGKeyArray | None = None,
     ) -> State:
-        """The state before the first step. `key` seeds the stochastic estimates."""
+        """The state before the first step."""
         _, flat = canonical(residual_fn, params, args, has_aux)
-        return self.init_flat(flat, key)
+        return self.init_flat(flat)
 
-    def init_flat(self, flat: Float[Array, " p"], key: PRNGKeyArray | None = None) -> State:
+    def init_flat(self, flat: Float[Array, " p"]) -> State:
         """`init` for a flat parameter vector."""
-        key, probe_key = _split(jax.random.key(0) if key is None else key)
         return State(
             step=_zero(),
             damping=self.damping.init(jnp.ones((), flat.dtype)),
             metric=self.metric.init(flat),
-            probe=jax.random.normal(probe_key, flat.shape, flat.dtype),
-            key=key,
+            probe=scattered_signs(flat.size, flat.dtype),
         )
 
     def step(
@@ -146,10 +144,8 @@ class LevenbergMarquardt(eqx.Module):
     ) -> tuple[Float[Array, " p"], State, StepInfo]:
         """`step` for a canonical residual and a flat parameter vector."""
         function = self.memory.prepare(function)
-        key, metric_key = _split(state.key)
-
         at, products = self.linear_solver.linearise(self.memory, function, flat)
-        metric, metric_state, used = self.metric.update(state.metric, at, metric_key)
+        metric, metric_state, used = self.metric.update(state.metric, at, state.step)
         gradient = at.vjp(at.residual)
         largest, probe, power_products = _largest_eigenvalue(at, metric, state)
         point = _Point(function, flat, at, metric, gradient, largest, self.termination)
@@ -169,7 +165,6 @@ class LevenbergMarquardt(eqx.Module):
                 lambda a, b: jnp.where(point.finite, a, b), metric_state, state.metric
             ),
             probe=jnp.where(all_finite(probe), probe, state.probe),
-            key=key,
         )
         return new, next_state, info
 
@@ -191,7 +186,7 @@ class LevenbergMarquardt(eqx.Module):
         self, point: "_Point", factors: AbstractFactorisation, trials: "_Trials"
     ) -> "_Trials":
         """One trial: λ, the step, its correction, the cost there, and the verdict."""
-        floor = _FLOOR * jnp.finfo(point.params.dtype).eps * point.largest
+        floor = self.damping_floor * jnp.finfo(point.params.dtype).eps * point.largest
         value = jnp.maximum(self.damping.value(trials.damping_state), floor)
         system = factors.at(value)
         velocity = system.solve(point.at.residual)
@@ -252,11 +247,6 @@ _FIELD_KINDS = {
 }
 
 
-def _split(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    first, second = jax.random.split(key)
-    return first, second
-
-
 def _zero() -> Int[Array, ""]:
     return jnp.zeros((), jnp.int32)
 
@@ -289,8 +279,8 @@ class _Point(eqx.Module):
         return safe_divide(self.gradient_norm, jnp.sqrt(self.largest) * norm(self.at.residual))
 
     def rounding_cost(self) -> Float[Array, ""]:
-        """`½‖ε J(θ ∘ z)‖²` for random signs z: the cost of rounding the parameters once."""
-        signs = jax.random.rademacher(jax.random.key(1), self.params.shape, self.params.dtype)
+        """`½‖ε J(θ ∘ z)‖²` for scattered signs z: the cost of rounding the parameters once."""
+        signs = scattered_signs(self.params.size, self.params.dtype)
         eps = jnp.finfo(self.params.dtype).eps
         return 0.5 * sum_squares(self.at.jvp(eps * signs * self.params))
 

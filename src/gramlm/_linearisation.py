@@ -14,7 +14,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from ._misc import column_sum_squares, matmul
 from ._residual import AbstractResidual
@@ -49,12 +49,13 @@ class AbstractLinearisation(eqx.Module):
 
     @abc.abstractmethod
     def column_norms_squared(
-        self, key: PRNGKeyArray, num_probes: int
+        self, seed: Int[Array, ""], num_probes: int
     ) -> tuple[Float[Array, " p"], int]:
         """`diag(JᵀJ)`, and the products with J that it cost.
 
         Exact where rows of J are cheap; otherwise the mean of `(Jᵀz)²` over `num_probes` random
-        sign vectors z, whose expectation it is (Bekas, Kokiopoulou and Saad 2007).
+        sign vectors z drawn from `seed`, whose expectation it is (Bekas, Kokiopoulou and Saad
+        2007).
         """
 
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
@@ -82,8 +83,8 @@ class MaterialisedLinearisation(AbstractLinearisation):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return matmul(u, self.jacobian)
 
-    def column_norms_squared(self, key: PRNGKeyArray, num_probes: int):
-        del key, num_probes
+    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
+        del seed, num_probes
         return column_sum_squares(self.jacobian), 0
 
 
@@ -104,8 +105,8 @@ class RecomputedLinearisation(AbstractLinearisation):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return jax.vjp(self.function, self.params)[1](u)[0]
 
-    def column_norms_squared(self, key: PRNGKeyArray, num_probes: int):
-        return _column_norms_squared(self.function, self.params, self, key, num_probes)
+    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
+        return _column_norms_squared(self.function, self.params, self, seed, num_probes)
 
 
 class KeptLinearisation(AbstractLinearisation):
@@ -126,16 +127,16 @@ class KeptLinearisation(AbstractLinearisation):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return jax.linear_transpose(self.linear, self.params)(u)[0]
 
-    def column_norms_squared(self, key: PRNGKeyArray, num_probes: int):
-        return _column_norms_squared(self.function, self.params, self, key, num_probes)
+    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
+        return _column_norms_squared(self.function, self.params, self, seed, num_probes)
 
 
-def _column_norms_squared(function, params, linearisation, key, num_probes: int):
+def _column_norms_squared(function, params, linearisation, seed, num_probes: int):
     n = linearisation.num_residuals
     exact = function.sum_squared_rows(params)
     if exact is not None:
         return exact, function.assembly_products()
-    signs = jax.random.rademacher(key, (num_probes, n), params.dtype)
+    signs = jax.random.rademacher(jax.random.key(seed), (num_probes, n), params.dtype)
     # One probe after another: a block would need the memory of one.
     total = jax.lax.fori_loop(
         0,

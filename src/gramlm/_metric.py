@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import lineax as lx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from ._linearisation import AbstractLinearisation
 from ._misc import dot
@@ -87,9 +87,12 @@ class AbstractMetric(eqx.Module, Generic[State]):
 
     @abc.abstractmethod
     def update(
-        self, state: State, linearisation: AbstractLinearisation, key: PRNGKeyArray
+        self, state: State, linearisation: AbstractLinearisation, seed: Int[Array, ""]
     ) -> tuple[lx.AbstractLinearOperator, State, int]:
-        """The metric for this Jacobian, the next state, and the products with J it cost."""
+        """The metric for this Jacobian, the next state, and the products with J it cost.
+
+        `seed` differs from Jacobian to Jacobian, for stochastic estimates.
+        """
 
 
 class IdentityMetric(AbstractMetric[None]):
@@ -98,7 +101,7 @@ class IdentityMetric(AbstractMetric[None]):
     def init(self, params: Float[Array, " p"]) -> None:
         return None
 
-    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
+    def update(self, state: None, linearisation: AbstractLinearisation, seed: Int[Array, ""]):
         r = linearisation.residual
         structure = jax.ShapeDtypeStruct((linearisation.num_params,), r.dtype)
         return lx.IdentityLinearOperator(structure), state, 0
@@ -123,8 +126,8 @@ class PowerMetric(AbstractMetric[None]):
     def init(self, params: Float[Array, " p"]) -> None:
         return None
 
-    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
-        squares, products = linearisation.column_norms_squared(key, self.num_probes)
+    def update(self, state: None, linearisation: AbstractLinearisation, seed: Int[Array, ""]):
+        squares, products = linearisation.column_norms_squared(seed, self.num_probes)
         return _diagonal(_floored(squares) ** self.power), state, products
 
 
@@ -139,8 +142,8 @@ class FletcherMetric(AbstractMetric[None]):
     def init(self, params: Float[Array, " p"]) -> None:
         return None
 
-    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
-        squares, products = linearisation.column_norms_squared(key, self.num_probes)
+    def update(self, state: None, linearisation: AbstractLinearisation, seed: Int[Array, ""]):
+        squares, products = linearisation.column_norms_squared(seed, self.num_probes)
         return _diagonal(_floored(squares)), state, products
 
 
@@ -156,9 +159,9 @@ class MoreMetric(AbstractMetric[Float[Array, " p"]]):
         return jnp.zeros_like(params)
 
     def update(
-        self, state: Float[Array, " p"], linearisation: AbstractLinearisation, key: PRNGKeyArray
+        self, state: Float[Array, " p"], linearisation: AbstractLinearisation, seed: Int[Array, ""]
     ):
-        squares, products = linearisation.column_norms_squared(key, self.num_probes)
+        squares, products = linearisation.column_norms_squared(seed, self.num_probes)
         squares = jnp.where(jnp.isfinite(squares), squares, 0)
         largest = jnp.maximum(state, squares)
         return _diagonal(_floored(largest)), largest, products
@@ -185,7 +188,7 @@ class UserMetric(AbstractMetric[None]):
             )
         return None
 
-    def update(self, state: None, linearisation: AbstractLinearisation, key: PRNGKeyArray):
+    def update(self, state: None, linearisation: AbstractLinearisation, seed: Int[Array, ""]):
         return self.operator, state, 0
 
 

@@ -15,7 +15,7 @@ from ._linearisation import (
     RecomputedLinearisation,
 )
 from ._metric import metric_inverse
-from ._misc import map_blocks, unit_rows
+from ._misc import map_blocks, symmetrised, unit_rows
 
 Operator = TypeVar("Operator", bound="AbstractDampedOperator")
 
@@ -57,8 +57,7 @@ class AbstractDampedOperator(lx.AbstractLinearOperator):
         columns = map_blocks(
             lambda start: self.mv_block(unit_rows(start, count, size, dtype)), size, count
         )
-        lower = jnp.tril(columns)
-        return lower + jnp.tril(columns, -1).T
+        return symmetrised(columns)
 
     def transpose(self: Operator) -> Operator:
         return self

@@ -23,11 +23,10 @@ from .base import (
     trusted,
 )
 
-# Below √ε·λmax the Gram matrix has lost half of the digits of its small eigenvalues. Refinement
-# with products of J restores them as long as a Cholesky factor exists and is a fair
-# preconditioner, which needs λ well above the rounding of K, about ε·λmax. Four decades above
-# that, one or two corrections reach full accuracy; below, a factor is taken from [Jᵀ; √λ I].
-_CHOLESKY_LIMIT = 1e4
+# K is formed with errors of about ε·λmax, so K + λI is a fair preconditioner for itself as long
+# as λ is well above that: then a few corrections with products of J restore what squaring J lost.
+# Below this multiple of ε·λmax the factor is taken from [Jᵀ; √λ I] instead.
+CHOLESKY_LIMIT = 64.0
 
 # Up to this order the orthogonal factorisation costs next to nothing and is always used.
 _SMALL = 64
@@ -45,7 +44,7 @@ class DenseSolver(AbstractGramSolver):
     With m = min(n, p): `n·p + m²` numbers of memory, `m·n·p` operations for each Jacobian and
     `m³/3` for each λ. Which factorisation is used:
 
-    - `lineax.Cholesky` of `K + λI` for `λ ≥ 10⁴·ε·λmax(K)`;
+    - `lineax.Cholesky` of `K + λI` for `λ ≥ 64·ε·λmax(K)`;
     - the triangle R of `[Jᵀ; √λ I] = QR` for smaller λ, and always for m ≤ 64: K is never
       squared, at `2 m²·(max(n, p) + m)` operations for each λ.
 
@@ -103,7 +102,7 @@ class DenseFactorisation(AbstractFactorisation):
             operator = lx.MatrixLinearOperator(shifted, lx.positive_semidefinite_tag)
             return lx.Cholesky().init(operator, {})[0]
 
-        limit = _CHOLESKY_LIMIT * jnp.finfo(damping.dtype).eps * self.largest_eigenvalue
+        limit = CHOLESKY_LIMIT * jnp.finfo(damping.dtype).eps * self.largest_eigenvalue
         factor = jax.lax.cond(damping >= limit, cholesky, orthogonal)
         return DenseSystem(self.rows, factor, self.whitening, damping, self.form)
 
@@ -148,26 +147,25 @@ class DenseSystem(AbstractDampedSystem):
         """Solves `RᵀR x = rhs`, then corrects x as long as the true residual falls."""
         scale = norm(rhs)
 
+        # The first correction, of x = 0, is the solve itself.
         def correct(carry):
             x, rho, size, count, _ = carry
             better = x + self._substitute(rho)
             rho_new = defect(better)
             size_new = norm(rho_new)
             improved = size_new < size
+            # Where a correction gains less than a factor of 4 the rounding has been reached.
+            go_on = size_new < 0.25 * size
             x = jnp.where(improved, better, x)
             rho = jnp.where(improved, rho_new, rho)
-            # Where a correction gains less than a factor of 4 the rounding has been reached.
-            go_on = improved & (size_new < 0.25 * size)
             return x, rho, jnp.where(improved, size_new, size), count + 1, go_on
 
         def unfinished(carry):
             _, _, size, count, go_on = carry
             accuracy = 4 * jnp.finfo(rhs.dtype).eps
-            return go_on & (count < _MAX_CORRECTIONS) & (size > accuracy * scale)
+            return go_on & (count <= _MAX_CORRECTIONS) & (size > accuracy * scale)
 
-        x = self._substitute(rhs)
-        rho = defect(x)
-        start = (x, rho, norm(rho), jnp.zeros((), jnp.int32), jnp.asarray(True))
+        start = (jnp.zeros_like(rhs), rhs, scale, jnp.zeros((), jnp.int32), jnp.asarray(True))
         x, _, size, _, _ = jax.lax.while_loop(unfinished, correct, start)
         return x, safe_divide(size, scale)
 
