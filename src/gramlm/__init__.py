@@ -1,4 +1,4 @@
-"""Matrix-free Krylov solvers for nonlinear least squares in the Gram form."""
+"""Nonlinear least squares by Levenberg-Marquardt in the dual, or Gram, form."""
 
 from ._correction import AbstractCorrection as AbstractCorrection
 from ._correction import Correction as Correction
@@ -22,7 +22,9 @@ from ._levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from ._levenberg_marquardt import State as State
 from ._linearisation import AbstractLinearisation as AbstractLinearisation
 from ._linearisation import AbstractMemoryPolicy as AbstractMemoryPolicy
+from ._linearisation import AutoMemory as AutoMemory
 from ._linearisation import Keep as Keep
+from ._linearisation import MaterialisedLinearisation as MaterialisedLinearisation
 from ._linearisation import Recompute as Recompute
 from ._linearisation import RowBlocks as RowBlocks
 from ._metric import AbstractMetric as AbstractMetric
@@ -31,11 +33,13 @@ from ._metric import IdentityMetric as IdentityMetric
 from ._metric import MoreMetric as MoreMetric
 from ._metric import PowerMetric as PowerMetric
 from ._metric import UserMetric as UserMetric
+from ._metric import metric_inverse as metric_inverse
 from ._operators import GramOperator as GramOperator
 from ._operators import NormalOperator as NormalOperator
 from ._progress import AbstractProgress as AbstractProgress
 from ._progress import Lines as Lines
 from ._progress import ProgressBar as ProgressBar
+from ._residual import AbstractResidual as AbstractResidual
 from ._residual import Rows as Rows
 from ._solution import CRITERIA as CRITERIA
 from ._solution import RESULTS as RESULTS

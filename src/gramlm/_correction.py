@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ._gram_solver.base import AbstractDampedSystem, LinearStep
 from ._metric import metric_norm
-from ._misc import all_finite, safe_divide
+from ._misc import Scalar, all_finite, safe_divide
 from ._residual import AbstractResidual
 
 
@@ -58,7 +58,7 @@ class Geodesic(AbstractCorrection):
     cost at `θ + v`.
     """
 
-    max_ratio: float = 0.75
+    max_ratio: Scalar = 0.75
 
     def __check_init__(self):
         if isinstance(self.max_ratio, float | int) and not self.max_ratio > 0:
@@ -77,7 +77,15 @@ class Geodesic(AbstractCorrection):
         def first(at):
             return jax.jvp(function, (at,), (v,))[1]
 
-        second = jax.jvp(first, (params,), (v,))[1]
+        try:
+            second = jax.jvp(first, (params,), (v,))[1]
+        except TypeError as error:
+            error.add_note(
+                "Geodesic acceleration differentiates the residual twice in forward mode. For a "
+                "residual with a reverse rule alone (`jax.custom_vjp`), pass "
+                "`LevenbergMarquardt(correction=NoCorrection())`."
+            )
+            raise
         solution = system.solve(0.5 * second)
         ratio = safe_divide(2 * metric_norm(metric, solution.step), metric_norm(metric, v))
         usable = all_finite(solution.step) & solution.solved & (ratio <= self.max_ratio)

@@ -13,11 +13,18 @@ from ._correction import AbstractCorrection, Geodesic
 from ._damping import AbstractDamping, Nielsen
 from ._gram_solver.auto import AutoSolver
 from ._gram_solver.base import AbstractFactorisation, AbstractGramSolver, Form
-from ._gram_solver.dense import CHOLESKY_LIMIT
 from ._gram_solver.lineax_adapter import LineaxSolver
-from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
+from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, AutoMemory
 from ._metric import AbstractMetric, PowerMetric, dual_norm, metric_inverse, metric_norm
-from ._misc import all_finite, dot, norm, safe_divide, scattered_signs, sum_squares
+from ._misc import (
+    Scalar,
+    all_finite,
+    dot,
+    norm,
+    safe_divide,
+    scattered_signs,
+    sum_squares,
+)
 from ._residual import AbstractResidual, canonical
 from ._solution import CRITERIA, RESULTS, StepInfo
 from ._termination import Termination
@@ -56,7 +63,8 @@ class LevenbergMarquardt(eqx.Module):
     - `damping`: how λ is chosen. `metric`: the M in which steps are measured.
     - `correction`: what is added to the step beyond the linear model.
     - `termination`: the tolerances.
-    - `memory`: what is stored between products with J: `Keep`, `Recompute`, `RowBlocks`.
+    - `memory`: what is stored between products with J: `Keep`, `Recompute`, `RowBlocks`, or
+      `AutoMemory`, by size.
     - `form`: `Form.dual`, `Form.normal`, or the cheaper.
     - `min_gain`: a trial is accepted if its gain ratio exceeds this.
     - `max_trials`: values of λ tried with one Jacobian.
@@ -83,11 +91,11 @@ class LevenbergMarquardt(eqx.Module):
     metric: AbstractMetric = PowerMetric(0.5)
     correction: AbstractCorrection = Geodesic()
     termination: Termination = Termination()
-    memory: AbstractMemoryPolicy = Keep()
+    memory: AbstractMemoryPolicy = AutoMemory()
     form: Form = eqx.field(static=True, default=Form.auto)
-    min_gain: float = 1e-4
+    min_gain: Scalar = 1e-4
     max_trials: int = eqx.field(static=True, default=16)
-    damping_floor: float = CHOLESKY_LIMIT
+    damping_floor: Scalar = 64.0
 
     def __check_init__(self):
         for name, kind in _FIELD_KINDS.items():
@@ -99,6 +107,10 @@ class LevenbergMarquardt(eqx.Module):
                 )
         if self.max_trials < 1:
             raise ValueError(f"`max_trials` must be at least 1; got {self.max_trials}.")
+        if isinstance(self.min_gain, float | int) and not 0 <= self.min_gain < 1:
+            raise ValueError(f"`min_gain` must be at least 0 and below 1; got {self.min_gain}.")
+        if isinstance(self.damping_floor, float | int) and not self.damping_floor >= 0:
+            raise ValueError(f"`damping_floor` must not be negative; got {self.damping_floor}.")
 
     def init(
         self,
@@ -147,7 +159,7 @@ class LevenbergMarquardt(eqx.Module):
         at, products = self.linear_solver.linearise(self.memory, function, flat)
         metric, metric_state, used = self.metric.update(state.metric, at, state.step)
         gradient = at.vjp(at.residual)
-        largest, probe, power_products = _largest_eigenvalue(at, metric, state)
+        largest, probe, power_products = _largest_eigenvalue(at, metric, gradient, state)
         point = _Point(function, flat, at, metric, gradient, largest, self.termination)
         factors = self.linear_solver.factorise(at, metric, largest, self.form)
 
@@ -156,7 +168,8 @@ class LevenbergMarquardt(eqx.Module):
             lambda new, old: jnp.where(first, new, old), self.damping.init(largest), state.damping
         )
         trials = self._trials(point, factors, damping)
-        info = _describe(point, trials, products + used + 1 + power_products)
+        # Beside the linear algebra: the gradient, and the product in `rounding_cost`.
+        info = _describe(point, trials, products + used + power_products + 2, first)
         new = jnp.where(trials.accepted, trials.params, flat)
         next_state = State(
             step=state.step + 1,
@@ -220,7 +233,7 @@ class LevenbergMarquardt(eqx.Module):
             damping_factor=following / value,
             accepted=accepted,
             hopeless=~accepted & ((step_norm <= vanishing) | repeated),
-            finite=trials.finite | candidate.finite,
+            finite=trials.finite | (candidate.finite & jnp.any(candidate.params != point.params)),
             solved=trials.solved | velocity.solved,
             gain_ratio=gain_ratio,
             predicted=predicted,
@@ -231,7 +244,10 @@ class LevenbergMarquardt(eqx.Module):
             used_acceleration=candidate.corrected,
             evaluations=trials.evaluations + candidate.evaluations,
             iterations=trials.iterations + velocity.iterations + candidate.iterations,
-            products=trials.products + velocity.products + candidate.products,
+            products=trials.products
+            + system.setup_products
+            + velocity.products
+            + candidate.products,
             linear_residual=velocity.relative_residual,
         )
 
@@ -278,6 +294,11 @@ class _Point(eqx.Module):
     def relative_gradient(self) -> Float[Array, ""]:
         return safe_divide(self.gradient_norm, jnp.sqrt(self.largest) * norm(self.at.residual))
 
+    def arrived(self) -> CRITERIA:
+        """The tolerance that the point itself meets, if any."""
+        vanished = jnp.all(self.at.residual == 0)
+        return self.termination.at_iterate(self.cost, vanished, self.relative_gradient)
+
     def rounding_cost(self) -> Float[Array, ""]:
         """`½‖ε J(θ ∘ z)‖²` for scattered signs z: the cost of rounding the parameters once."""
         signs = scattered_signs(self.params.size, self.params.dtype)
@@ -314,7 +335,7 @@ class _Trials(NamedTuple):
     def start(cls, point: _Point, damping: PyTree) -> "_Trials":
         zero = jnp.zeros((), point.params.dtype)
         no, none = jnp.asarray(False), _zero()
-        arrived = point.termination.at_iterate(point.cost, point.relative_gradient)
+        arrived = point.arrived()
         return cls(
             made=none,
             params=point.params,
@@ -395,9 +416,16 @@ def _best_candidate(point: _Point, velocity, correction) -> _Candidate:
 
 
 def _largest_eigenvalue(
-    at: AbstractLinearisation, metric: lx.AbstractLinearOperator, state: State
+    at: AbstractLinearisation,
+    metric: lx.AbstractLinearOperator,
+    gradient: Float[Array, " p"],
+    state: State,
 ) -> tuple[Float[Array, ""], Float[Array, " p"], Int[Array, ""]]:
-    """λmax(JM⁻¹Jᵀ) by power iteration on `M⁻¹JᵀJ`, continued from the last Jacobian's vector."""
+    """λmax(JM⁻¹Jᵀ) by power iteration on `M⁻¹JᵀJ`, continued from the last Jacobian's vector.
+
+    `‖Jᵀr‖²_{M⁻¹}/‖r‖²` is a lower bound on it, so that the relative gradient is at most 1, and
+    zero only where the gradient is.
+    """
     iterations = jnp.where(state.step == 0, _FIRST_POWER_ITERATIONS, _POWER_ITERATIONS)
 
     def normalised(x):
@@ -408,8 +436,14 @@ def _largest_eigenvalue(
         image = at.jvp(x)
         return normalised(metric_inverse(metric, at.vjp(image))), sum_squares(image)
 
-    start = (normalised(state.probe), jnp.zeros((), state.probe.dtype))
+    # No vector alone is safe: J may annihilate the one, and a small gradient be all rounding.
+    downhill = normalised(metric_inverse(metric, gradient))
+    aligned = jnp.where(dot(state.probe, gradient) < 0, -1, 1)  # lest the two cancel
+    mixed = normalised(state.probe) + aligned * downhill
+    start = (normalised(mixed), jnp.zeros((), state.probe.dtype))
     probe, largest = jax.lax.fori_loop(0, iterations, iterate, start)
+    bound = safe_divide(dual_norm(metric, gradient), norm(at.residual)) ** 2
+    largest = jnp.maximum(largest, bound)
     # J = 0 leaves no direction to continue from.
     probe = jnp.where(largest > 0, probe, state.probe)
     return largest, probe, 2 * iterations
@@ -419,11 +453,13 @@ def _largest_eigenvalue(
 _ROUNDING_SLACK = 100.0
 
 
-def _describe(point: _Point, trials: _Trials, products: Int[Array, ""]) -> StepInfo:
+def _describe(
+    point: _Point, trials: _Trials, products: Int[Array, ""], first: Bool[Array, ""]
+) -> StepInfo:
     """The diagnostics of a step, and whether the solve should end with it."""
     termination, cost_before = point.termination, point.cost
     cost = jnp.where(trials.accepted, trials.cost, cost_before)
-    arrived = termination.at_iterate(cost_before, point.relative_gradient)
+    arrived = point.arrived()
     after = termination.after_accepted(
         cost_before, cost, trials.predicted, trials.damping > point.largest,
         trials.step_norm, norm(point.params),
@@ -453,7 +489,8 @@ def _describe(point: _Point, trials: _Trials, products: Int[Array, ""]) -> StepI
         RESULTS.successful,
         RESULTS.where(trials.hopeless & ~trials.accepted, failure, RESULTS.running),
     )
-    result = RESULTS.where(point.finite, result, RESULTS.nonfinite_start)
+    nonfinite = RESULTS.where(first, RESULTS.nonfinite_start, RESULTS.nonfinite_derivative)
+    result = RESULTS.where(point.finite, result, nonfinite)
     criterion = CRITERIA.where(point.finite, criterion, CRITERIA.none)
     return StepInfo(
         cost_before=cost_before,

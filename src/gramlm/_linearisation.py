@@ -6,6 +6,7 @@ A *memory policy* decides what is stored between two products with J:
   evaluated inside the residual, what is stored is as large as J itself.
 - `Recompute` stores nothing: each product evaluates the residual again (`jvp`, `vjp`).
 - `RowBlocks` recomputes by blocks of residual rows: memory is bounded by the block.
+- `AutoMemory`, the default, keeps what is no larger than a limit, and else goes by row blocks.
 """
 
 import abc
@@ -201,3 +202,25 @@ class RowBlocks(AbstractMemoryPolicy):
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
         return RecomputedLinearisation(residual=function(params), function=function, params=params)
+
+
+class AutoMemory(AbstractMemoryPolicy):
+    """`Keep` where J has at most `max_entries` numbers, else `RowBlocks`.
+
+    What a linearisation stores is not known beforehand; for a kernel evaluated inside the
+    residual it is of the size of J, (n, p), which is taken as the measure for all. The default,
+    2²⁸ numbers, is 1 GiB in float32 and 2 GiB in float64.
+    """
+
+    max_entries: int = eqx.field(static=True, default=2**28)
+    beyond: AbstractMemoryPolicy = RowBlocks()
+
+    def choose(self, num_residuals: int, num_params: int) -> AbstractMemoryPolicy:
+        """The policy for n residuals and p parameters."""
+        return Keep() if num_residuals * num_params <= self.max_entries else self.beyond
+
+    def prepare(self, function: AbstractResidual) -> AbstractResidual:
+        return self.choose(function.size, function.num_params).prepare(function)
+
+    def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
+        return self.choose(function.size, function.num_params).linearise(function, params)

@@ -115,7 +115,7 @@ class PowerMetric(AbstractMetric[None]):
     `num_probes` products with Jᵀ.
     """
 
-    power: float = eqx.field(static=True, default=0.5)
+    power: float | int = eqx.field(static=True, default=0.5)
     num_probes: int = eqx.field(static=True, default=16)
 
     def __check_init__(self):

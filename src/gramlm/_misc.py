@@ -9,7 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+# What a number in a public field may be: a Python number, or a scalar array.
+Scalar = Real[ArrayLike, ""]
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -64,7 +67,7 @@ def map_blocks(
     The blocks are evaluated one after another, so that only one is being worked on at a time.
     """
     if count >= size:
-        return block(jnp.asarray(0))[:size]
+        return block(jnp.zeros((), jnp.int32))[:size]
     num_blocks = -(-size // count)
     stacked = jax.lax.map(block, jnp.arange(num_blocks) * count)
     return stacked.reshape(num_blocks * count, *stacked.shape[2:])[:size]

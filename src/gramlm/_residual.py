@@ -147,15 +147,20 @@ class PlainResidual(AbstractResidual):
 
     def _jacobian_in_blocks(self, params: Float[Array, " p"], count: int) -> Float[Array, "n p"]:
         # Each block linearises anew, so nothing that a backward pass stores outlives its block.
-        def rows(start):
-            units = unit_rows(start, count, self.size, params.dtype)
-            vjp = jax.vjp(self, params)[1]
-            return jax.vmap(lambda u: vjp(u)[0])(units)
+        n, p = self.size, self.num_params
 
-        return map_blocks(rows, self.size, min(count, self.size))
+        def rows(start):
+            vjp = jax.vjp(self, params)[1]
+            return jax.vmap(lambda u: vjp(u)[0])(unit_rows(start, count, n, params.dtype))
+
+        def columns(start):
+            units = unit_rows(start, count, p, params.dtype)
+            return jax.vmap(lambda v: jax.jvp(self, (params,), (v,))[1])(units)
+
+        return map_blocks(rows, n, count) if n <= p else map_blocks(columns, p, count).T
 
     def assembly_products(self) -> int:
-        return min(self.size, self.num_params) if self.block_size is None else self.size
+        return min(self.size, self.num_params)
 
     def sum_squared_rows(self, params: Float[Array, " p"]) -> None:
         return None
@@ -361,6 +366,7 @@ def _without_aux(residual_fn, args, has_aux: bool) -> Callable[[PyTree], Any]:
 
 
 def _accepts_args(function: Callable[..., Any], args: PyTree) -> bool:
+    """Whether to call `function(params, args)`. A default of its own is left alone without args."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # builtins and the like have no signature
@@ -368,7 +374,10 @@ def _accepts_args(function: Callable[..., Any], args: PyTree) -> bool:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
         return args is not None
-    return sum(parameter.kind in kinds for parameter in parameters) >= 2
+    positional = [parameter for parameter in parameters if parameter.kind in kinds]
+    if len(positional) < 2:
+        return False
+    return args is not None or positional[1].default is inspect.Parameter.empty
 
 
 def _shape_of(function, params_spec: FlatSpec, flat) -> jax.ShapeDtypeStruct:

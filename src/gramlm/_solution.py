@@ -24,8 +24,13 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "`Termination`, or continue from `solution.value`."
     )
     nonfinite_start = (
-        "The residual, or its derivative, is NaN or infinite at the parameters given. Start from "
-        "a point where the residual is finite: `jax.debug_nans` finds the operation."
+        "The residual, its derivative, or the square of either is NaN or infinite at the "
+        "parameters given. Start where they are finite (`jax.debug_nans` finds the operation), or "
+        "rescale a residual whose squares overflow."
+    )
+    nonfinite_derivative = (
+        "The residual is finite at the last parameters, but its derivative is NaN or infinite. "
+        "They are returned: look for square roots, norms or powers of what becomes zero there."
     )
     nonfinite_trials = (
         "The residual is NaN or infinite at every trial point, however short the step. The last "

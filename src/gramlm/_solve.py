@@ -51,14 +51,14 @@ def solve(
     **Returns:** a `gramlm.Solution`. Whatever the result, `value` is the best point found.
 
     **Raises:** `gramlm.SolveError`, which holds the solution, when no tolerance was met and
-    `throw` is set (inside of a transformation an `equinox.EquinoxRuntimeError`). `TypeError` or
-    `ValueError`, naming the argument, for bad input.
+    `throw` is set (inside of a transformation a runtime error with the same message). `TypeError`
+    or `ValueError`, naming the argument, for bad input.
     """
     if max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
     solver = LevenbergMarquardt() if solver is None else solver
     progress = as_progress(verbose)
-    params = jax.tree.map(_as_array, params)
+    params, args = jax.tree.map(_as_array, params), jax.tree.map(_strong, args)
     with shown(progress, max_steps):
         solution = _compiled(
             residual_fn, params, args, solver, has_aux, max_steps, progress is not None
@@ -98,7 +98,12 @@ def linearise(
 def _as_array(leaf: Any) -> Any:
     # Python numbers become arrays, so that their values are not compiled in. What is no number is
     # left alone, for the check of the parameters to name.
-    return jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf
+    return _strong(jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf)
+
+
+def _strong(leaf: Any) -> Any:
+    # A weakly typed array (`jnp.full(3, 2.0)`) would be another program than a strongly typed one.
+    return jnp.asarray(leaf, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
 
 
 @eqx.filter_jit

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ._misc import Scalar
 from ._solution import CRITERIA
 
 
@@ -13,7 +14,7 @@ class Precision(eqx.Module):
     power: float = eqx.field(static=True)
 
 
-Tolerance = float | Precision | None
+Tolerance = Scalar | Precision | None
 
 
 class Termination(eqx.Module):
@@ -35,7 +36,7 @@ class Termination(eqx.Module):
     cost: Tolerance = Precision(2 / 3)
     gradient: Tolerance = Precision(2 / 3)
     step: Tolerance = Precision(5 / 6)
-    absolute_cost: float | None = 0.0
+    absolute_cost: Scalar | None = 0.0
 
     def __check_init__(self):
         for name in ("cost", "gradient", "step", "absolute_cost"):
@@ -43,14 +44,16 @@ class Termination(eqx.Module):
             if isinstance(value, float | int) and not value >= 0:
                 raise ValueError(f"`Termination({name}=…)` must not be negative; got {value}.")
 
-    def at_iterate(self, cost: Float[Array, ""], relative_gradient: Float[Array, ""]) -> CRITERIA:
-        """The tests of a point, made before a step is tried there."""
+    def at_iterate(
+        self, cost: Float[Array, ""], vanished: Bool[Array, ""], relative_gradient: Float[Array, ""]
+    ) -> CRITERIA:
+        """The tests of a point, made before a step is tried there. `vanished`: r = 0."""
         criterion = CRITERIA.none
         if self.gradient is not None:
             small = relative_gradient <= _resolve(self.gradient, cost.dtype)
             criterion = CRITERIA.where(small, CRITERIA.gradient, criterion)
         if self.absolute_cost is not None:
-            small = cost <= self.absolute_cost
+            small = vanished | _below(cost, self.absolute_cost)
             criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
         return criterion
 
@@ -74,7 +77,7 @@ class Termination(eqx.Module):
             small = ~held_back & (cost_before - cost <= limit) & (predicted <= limit)
             criterion = CRITERIA.where(small, CRITERIA.cost, criterion)
         if self.absolute_cost is not None:
-            small = cost <= self.absolute_cost
+            small = _below(cost, self.absolute_cost)
             criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
         return criterion
 
@@ -86,7 +89,12 @@ class Termination(eqx.Module):
         return jnp.maximum(_resolve(self.cost, dtype), rounding)
 
 
-def _resolve(tolerance: float | Precision, dtype) -> Float[Array, ""]:
+def _below(cost: Float[Array, ""], limit: Scalar) -> Bool[Array, ""]:
+    # A cost of 0 may be the underflow of squares: then it is the residual that has to be 0.
+    return (cost <= limit) & (cost > 0)
+
+
+def _resolve(tolerance: Scalar | Precision, dtype) -> Float[Array, ""]:
     if isinstance(tolerance, Precision):
         return jnp.asarray(float(jnp.finfo(dtype).eps) ** tolerance.power, dtype)
     return jnp.asarray(tolerance, dtype)

@@ -17,7 +17,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int
 
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
-from .._misc import all_finite, dot, sum_squares
+from .._misc import Scalar, all_finite, dot, sum_squares
 from .._residual import AbstractResidual
 
 
@@ -65,7 +65,12 @@ class LinearStep(eqx.Module):
 
 
 class AbstractDampedSystem(eqx.Module):
-    """The system of one Jacobian at one λ."""
+    """The system of one Jacobian at one λ.
+
+    `setup_products`: the products with J that it took to prepare for this λ.
+    """
+
+    setup_products: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
@@ -101,7 +106,7 @@ class AbstractGramSolver(eqx.Module):
 
 
 def trusted(
-    step: Float[Array, " p"], relative_residual: Float[Array, ""], tolerance: float
+    step: Float[Array, " p"], relative_residual: Float[Array, ""], tolerance: Scalar
 ) -> Bool[Array, ""]:
     """Whether a linear solve may be used: finite, and its true residual below `tolerance`."""
     return all_finite(step) & (relative_residual <= tolerance) & jnp.isfinite(relative_residual)

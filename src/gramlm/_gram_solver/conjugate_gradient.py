@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
 
-from .._misc import dot, norm
+from .._misc import Scalar, dot, norm, safe_divide
 
 
 class _Iterate(NamedTuple):
@@ -31,7 +31,7 @@ class ConjugateGradient(lx.AbstractLinearSolver):
     **Raises:** `ValueError` for an operator not tagged as positive semidefinite.
     """
 
-    rtol: float = 1e-4
+    rtol: Scalar = 1e-4
     max_steps: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
@@ -51,7 +51,10 @@ class ConjugateGradient(lx.AbstractLinearSolver):
 
     def compute(self, state: Any, vector: PyTree[Array], options: dict[str, Any]):
         del options
-        b, unravel = jax.flatten_util.ravel_pytree(vector)
+        given, unravel = jax.flatten_util.ravel_pytree(vector)
+        # To entries of at most 1, so that no square overflows or vanishes.
+        scale = jnp.max(jnp.abs(given))
+        b = safe_divide(given, scale)
 
         def multiply(x):
             return jax.flatten_util.ravel_pytree(state.mv(unravel(x)))[0]
@@ -73,9 +76,9 @@ class ConjugateGradient(lx.AbstractLinearSolver):
             x = it.x + length * it.direction
             return _Iterate(x, residual, direction, size, it.iterations + 1, broken)
 
-        start = _Iterate(
-            jnp.zeros_like(b), b, b, dot(b, b), jnp.zeros((), jnp.int32), jnp.asarray(False)
-        )
+        size = dot(b, b)
+        zero, broken = jnp.zeros((), jnp.int32), ~jnp.isfinite(size)
+        start = _Iterate(jnp.zeros_like(b), b, b, size, zero, broken)
         end = jax.lax.while_loop(unfinished, iterate, start)
         result = lx.RESULTS.where(
             end.broken,
@@ -84,7 +87,7 @@ class ConjugateGradient(lx.AbstractLinearSolver):
                 end.size <= target, lx.RESULTS.successful, lx.RESULTS.max_steps_reached
             ),
         )
-        return unravel(end.x), result, {"num_steps": end.iterations, "max_steps": limit}
+        return unravel(scale * end.x), result, {"num_steps": end.iterations, "max_steps": limit}
 
     def transpose(self, state: Any, options: dict[str, Any]):
         return state, options

@@ -26,7 +26,7 @@ from .base import (
 # K is formed with errors of about ε·λmax, so K + λI is a fair preconditioner for itself as long
 # as λ is well above that: then a few corrections with products of J restore what squaring J lost.
 # Below this multiple of ε·λmax the factor is taken from [Jᵀ; √λ I] instead.
-CHOLESKY_LIMIT = 64.0
+_CHOLESKY_LIMIT = 64.0
 
 # Up to this order the orthogonal factorisation costs next to nothing and is always used.
 _SMALL = 64
@@ -95,16 +95,25 @@ class DenseFactorisation(AbstractFactorisation):
 
         gram = self.gram
         if gram is None:
-            return DenseSystem(self.rows, orthogonal(), self.whitening, damping, self.form)
+            return self._system(orthogonal(), damping)
 
         def cholesky() -> Float[Array, "m m"]:
             shifted = gram + damping * jnp.eye(gram.shape[0], dtype=gram.dtype)
             operator = lx.MatrixLinearOperator(shifted, lx.positive_semidefinite_tag)
             return lx.Cholesky().init(operator, {})[0]
 
-        limit = CHOLESKY_LIMIT * jnp.finfo(damping.dtype).eps * self.largest_eigenvalue
+        limit = _CHOLESKY_LIMIT * jnp.finfo(damping.dtype).eps * self.largest_eigenvalue
         factor = jax.lax.cond(damping >= limit, cholesky, orthogonal)
-        return DenseSystem(self.rows, factor, self.whitening, damping, self.form)
+        return self._system(factor, damping)
+
+    def _system(self, factor: Float[Array, "m m"], damping: Float[Array, ""]) -> "DenseSystem":
+        return DenseSystem(
+            rows=self.rows,
+            factor=factor,
+            whitening=self.whitening,
+            damping=damping,
+            form=self.form,
+        )
 
 
 class DenseSystem(AbstractDampedSystem):
@@ -115,6 +124,7 @@ class DenseSystem(AbstractDampedSystem):
     whitening: Whitening
     damping: Float[Array, ""]
     form: Form = eqx.field(static=True)
+    setup_products: int = eqx.field(static=True, default=0)
 
     def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
         white = self._dual(rhs) if self.form is Form.dual else self._normal(rhs)

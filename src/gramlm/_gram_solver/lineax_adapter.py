@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
 from .._metric import metric_inverse
-from .._misc import norm, safe_divide
+from .._misc import Scalar, norm, safe_divide
 from .._operators import AbstractDampedOperator, GramOperator, NormalOperator
 from .._residual import AbstractResidual
 from .base import (
@@ -36,10 +36,14 @@ class LineaxSolver(AbstractGramSolver):
     """
 
     solver: lx.AbstractLinearSolver
-    trusted_residual: float = 0.1
+    trusted_residual: Scalar = 0.1
     block_size: int = eqx.field(static=True, default=256)
 
     def __check_init__(self):
+        if isinstance(self.trusted_residual, float | int) and not 0 < self.trusted_residual < 1:
+            raise ValueError(
+                f"`trusted_residual` must be between 0 and 1; got {self.trusted_residual}."
+            )
         if not isinstance(self.solver, lx.AbstractLinearSolver):
             raise TypeError(
                 "`LineaxSolver` takes a `lineax.AbstractLinearSolver`, such as "
@@ -75,8 +79,17 @@ class LineaxFactorisation(AbstractFactorisation):
         operator = kind(
             self.linearisation, damping, self.metric, block_size=self.settings.block_size
         )
+        solver = self.settings.solver
+        state = solver.init(operator, {})
+        # A solver that counts no steps is a direct one: its `init` asked for the matrix.
+        probe = eqx.filter_eval_shape(solver.compute, state, operator.in_structure(), {})
+        direct = "num_steps" not in probe[2]
         return LineaxSystem(
-            self.settings, operator, self.settings.solver.init(operator, {}), self.metric
+            settings=self.settings,
+            operator=operator,
+            state=state,
+            metric=self.metric,
+            setup_products=2 * operator.in_size() if direct else 0,
         )
 
 
@@ -87,6 +100,7 @@ class LineaxSystem(AbstractDampedSystem):
     operator: AbstractDampedOperator
     state: Any
     metric: lx.AbstractLinearOperator
+    setup_products: int = eqx.field(static=True)
 
     def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
         at = self.operator.linearisation

@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks of gramlm and its peers; `python -m benchmarks` runs them."""

@@ -1,0 +1,87 @@
+"""`python -m benchmarks`: every case in a process of its own, one after another, and a table."""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ._record import Record
+from ._suite import CASES, Case
+from ._table import tables
+
+HERE = Path(__file__).parent
+PACKAGES = ("gramlm", "jax", "lineax", "nlls-gram", "optimistix", "scipy", "jaxopt")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _run(case: Case, scale: float, quick: bool) -> Record:
+    """One case in a fresh process, killed long after its limit."""
+    request = case.request(scale, quick)
+    failed = Record(problem=case.problem, solver=case.solver, dtype=case.dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "record.json"
+        command = [sys.executable, "-m", f"{__package__}._worker", json.dumps(request), str(output)]
+        try:
+            subprocess.run(
+                command,
+                cwd=HERE.parent,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=60 + 2 * case.seconds * scale,
+            )
+        except subprocess.TimeoutExpired:
+            failed.error = "not one step within twice its time"
+            return failed
+        except subprocess.CalledProcessError as error:
+            failed.error = f"exit {error.returncode}: {error.stderr.strip()[-200:]}"
+            return failed
+        return Record.fromdict(json.loads(output.read_text()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", action="append", help="a problem's name; may be repeated")
+    parser.add_argument("--solver", action="append", help="part of a solver's name; repeatable")
+    parser.add_argument("--quick", action="store_true", help="at most three Jacobians a case")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies every time limit")
+    parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument("--output", type=Path, help="also write the tables here, as Markdown")
+    options = parser.parse_args()
+
+    cases = [
+        case
+        for case in CASES
+        if (not options.only or case.problem in options.only)
+        and (not options.solver or any(part in case.solver for part in options.solver))
+    ]
+    if not cases:
+        parser.error("no case is left; problems: " + ", ".join(sorted({c.problem for c in CASES})))
+    records = []
+    for number, case in enumerate(cases, 1):
+        label = f"{case.problem} {case.dtype} {case.solver}"
+        print(f"[{number}/{len(cases)}] {label}", file=sys.stderr, flush=True)
+        records.append(_run(case, options.scale, options.quick))
+        content = {"versions": _versions(), "records": [r.asdict() for r in records]}
+        options.results.write_text(json.dumps(content, indent=1) + "\n")
+    text = tables(records)
+    print(text)
+    if options.output:
+        options.output.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One adapter a peer: `run(instance, budget, **settings) -> (Record, parameters)`."""

@@ -1,0 +1,46 @@
+"""Settings shared by all tests: float64, runtime types, seeds, and the `gpu` marker."""
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+
+# Every annotation of the package, shapes included, is checked while it is tested.
+with install_import_hook("gramlm", "beartype.beartype"):
+    import gramlm  # noqa: F401
+
+
+def _has_gpu() -> bool:
+    try:
+        return bool(jax.devices("gpu"))
+    except RuntimeError:
+        return False
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if "gpu" in item.keywords]
+    if marked and not _has_gpu():
+        skip = pytest.mark.skip(reason="needs a GPU")
+        for item in marked:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed, anew for each test."""
+    return np.random.default_rng(20240229)
+
+
+@pytest.fixture
+def getkey():
+    """Random keys, the same ones in each run of a test."""
+    key = jax.random.key(20240229)
+
+    def draw():
+        nonlocal key
+        key, sub = jax.random.split(key)
+        return sub
+
+    return draw

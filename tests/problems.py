@@ -1,0 +1,61 @@
+"""Small problems that several files of tests share."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+
+
+class Linearised(NamedTuple):
+    """A residual with its point, and its dense Jacobian by other means than the package's."""
+
+    residual_fn: object
+    params: jax.Array
+    args: object
+    jacobian: jax.Array
+
+
+SHAPES = {"wide": (5, 9), "square": (6, 6), "tall": (9, 5)}
+
+
+def sine(params, args):
+    """`sin(F θ) − y`: a smooth residual with a generic Jacobian."""
+    features, target = args
+    return jnp.sin(features @ params) - target
+
+
+def sine_problem(n: int, p: int, dtype=jnp.float64, seed: int = 0) -> Linearised:
+    """A generic nonlinear residual with n rows and p parameters."""
+    rng = np.random.default_rng(seed)
+    features = jnp.asarray(rng.normal(size=(n, p)) / np.sqrt(p), dtype)
+    target = jnp.asarray(rng.normal(size=n), dtype)
+    params = jnp.asarray(rng.normal(size=p), dtype)
+    args = (features, target)
+    return Linearised(sine, params, args, jax.jacfwd(sine)(params, args))
+
+
+def definite(size: int, dtype=jnp.float64, seed: int = 1):
+    """A well-conditioned dense positive definite operator that is not diagonal."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(size, size))
+    matrix = jnp.asarray(np.eye(size) + a @ a.T / size, dtype)
+    return lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)
+
+
+def diagonal(size: int, dtype=jnp.float64):
+    """A diagonal operator with entries between 0.5 and 2."""
+    return lx.DiagonalLinearOperator(jnp.linspace(0.5, 2.0, size, dtype=dtype))
+
+
+METRICS = {
+    "identity": lambda size, dtype=jnp.float64: None,
+    "diagonal": diagonal,
+    "dense": definite,
+}
+
+
+def dense(operator, size: int):
+    """The matrix of an operator, or of the identity for None."""
+    return jnp.eye(size) if operator is None else operator.as_matrix()
