@@ -78,6 +78,10 @@ def main() -> None:
         content = {"versions": _versions(), "records": [r.asdict() for r in records]}
         options.results.write_text(json.dumps(content, indent=1) + "\n")
     text = tables(records)
+    if not options.only or "exponential" in options.only:
+        command = [sys.executable, "-m", f"{__package__}.whole_solve"]
+        whole = subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, text=True)
+        text += "\n### exponential, whole solves, float64, process seconds\n\n" + whole.stdout
     print(text)
     if options.output:
         options.output.write_text(text)

@@ -202,11 +202,26 @@ def _large(problem: str, limit: dict[str, Any], seconds: float) -> list[Case]:
     ]
 
 
+def _wide() -> list[Case]:
+    """The easy start of the trainable network, for the best of each peer."""
+    common: dict[str, Any] = {"jacobians": 120, "seconds": 40.0, "cost": 1.5e-9}
+    name = "rbf-network-wide"
+    return [
+        Case(name, "gramlm", OURS, **common),
+        Case(name, "gramlm rows", OURS, {"rows": True}, **common),
+        Case(name, "nlls-gram Cholesky", NLLS, **common),
+        Case(name, "nlls-gram Cholesky ×0.1", NLLS, {"decrease": 0.1}, **common),
+        Case(name, "Optimistix LSMR", OPTX, {"linear": "lsmr", "rtol": 1e-6}, **common),
+        Case(name, "SciPy trf lsmr", SCIPY, **common),
+    ]
+
+
 # The order is that of the tables. The limits add up to 38 minutes without compilation, and most
 # of the small cases end long before theirs.
 CASES: list[Case] = [
     *_interpolation(),
     *_small(),
     *_large("rbf-network", {"jacobians": 120}, 45.0),
+    *_wide(),
     *_large("poisson", {"jacobians": 300, "metric": 1e-6}, 70.0),
 ]

@@ -13,6 +13,7 @@ LEVELS: dict[str, tuple[tuple[float, ...], bool, tuple[float, ...]]] = {
     "rosenbrock": ((1e-12,), False, ()),
     "exponential": ((1e-10, 1e-20), True, ()),
     "rbf-network": ((1e-2, 1e-6, 1e-10), True, ()),
+    "rbf-network-wide": ((1e-2, 1e-6, 1e-10), True, ()),
     "sinc": ((1e-2, 1e-4, 1e-6), True, ()),
     "poisson": ((1e-4,), True, (1e-3, 1e-4, 2e-6)),
 }

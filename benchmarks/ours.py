@@ -17,16 +17,18 @@ class _Run:
     def __init__(self, step: Callable, params: Any, state: Any, args: Any) -> None:
         self.step, self.params, self.state, self.args = step, params, state, args
         self.steps = 0
+        self.evaluations = 0
 
     def advance(self) -> None:
         self.params, self.state, self.info = jax.block_until_ready(
             self.step(self.params, self.state, self.args)
         )
         self.steps += 1
+        self.evaluations += int(self.info.evaluations)
 
     def progress(self) -> Progress:
         # A step is one Jacobian, whatever number of trials it holds.
-        return Progress(float(self.info.cost), self.steps)
+        return Progress(float(self.info.cost), self.steps, self.evaluations)
 
 
 def run(

@@ -24,7 +24,7 @@ SQUARES = np.array([25.0, 4.0, 1e-6])
 RULES = {
     "identity": (gramlm.IdentityMetric(), np.ones(3)),
     "fletcher": (gramlm.FletcherMetric(), SQUARES),
-    "power 1/2": (gramlm.PowerMetric(), SQUARES**0.5),
+    "power 1/2": (gramlm.PowerMetric(0.5), SQUARES**0.5),
     "power 3/4": (gramlm.PowerMetric(0.75), SQUARES**0.75),
     "power 0": (gramlm.PowerMetric(0.0), np.ones(3)),
     "more": (gramlm.MoreMetric(), SQUARES),

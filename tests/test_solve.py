@@ -56,8 +56,9 @@ CLASSICAL = {
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_classical_problems_reach_their_known_minima(name):
     residual, start, cost, minimiser = CLASSICAL[name]
-    solution = gramlm.solve(residual, jnp.asarray(start))
-    assert solution.result == gramlm.RESULTS.successful
+    # At the minimum of Powell's function the Jacobian is singular: the cost falls by a constant
+    # factor for ever, and every relative tolerance stays unmet.
+    solution = gramlm.solve(residual, jnp.asarray(start), throw=name != "powell", max_steps=100)
     np.testing.assert_allclose(solution.stats["cost"], cost, rtol=1e-8, atol=1e-12)
     if minimiser is not None:
         np.testing.assert_allclose(
@@ -242,6 +243,16 @@ def test_a_residual_that_does_not_depend_on_the_parameters_ends_at_once(terminat
     )
     np.testing.assert_array_equal(solution.value, jnp.ones(2))
     assert solution.stats["num_steps"] == 1
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e25])
+def test_squares_that_underflow_or_overflow_are_no_success(scale):
+    def residual(t):
+        return (t - 3) * jnp.float32(scale)
+
+    solution = gramlm.solve(residual, jnp.ones(2, jnp.float32), throw=False)
+    solved = bool(jnp.all(jnp.abs(solution.value - 3) < 1e-3))
+    assert solved or solution.result != gramlm.RESULTS.successful
 
 
 def test_where_it_starts_at_the_minimum_it_stays():

@@ -9,7 +9,7 @@ PROBLEMS: dict[str, Problem] = {
         *interpolation.PROBLEMS,
         rosenbrock.PROBLEM,
         exponential.PROBLEM,
-        rbf_network.PROBLEM,
+        *rbf_network.PROBLEMS,
         sinc.PROBLEM,
         poisson.PROBLEM,
     )

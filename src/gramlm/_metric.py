@@ -20,7 +20,7 @@ from ._misc import dot
 State = TypeVar("State")
 
 # A parameter that hardly moves the residual is floored at this fraction of the largest entry of
-# diag(JᵀJ), so that its step stays finite. For α = ½ the metric then spans 5 decades.
+# diag(JᵀJ), so that its step stays finite.
 _DIAGONAL_FLOOR = 1e-10
 
 
@@ -111,11 +111,13 @@ class PowerMetric(AbstractMetric[None]):
     """`M = diag(JᵀJ)^α`, taken anew from each Jacobian.
 
     α = 1 makes the step invariant to the scale of every single parameter, α = 0 is the identity.
+    The default of ¾ reached the lowest errors within a given number of Jacobians on the trainable
+    networks of the benchmarks, with ½ and ⅔ close behind.
     `diag(JᵀJ)` is exact where J is dense or its rows are declared, and otherwise estimated from
     `num_probes` products with Jᵀ.
     """
 
-    power: float | int = eqx.field(static=True, default=0.5)
+    power: float | int = eqx.field(static=True, default=0.75)
     num_probes: int = eqx.field(static=True, default=16)
 
     def __check_init__(self):
@@ -199,7 +201,8 @@ def _diagonal(values: Float[Array, " p"]) -> lx.AbstractLinearOperator:
 def _floored(squares: Float[Array, " p"]) -> Float[Array, " p"]:
     largest = jnp.max(squares)
     # All columns zero: any metric does, since the gradient is zero as well.
-    return jnp.where(largest > 0, jnp.maximum(squares, _DIAGONAL_FLOOR * largest), 1)
+    floor = jnp.maximum(_DIAGONAL_FLOOR * largest, jnp.finfo(squares.dtype).tiny)
+    return jnp.where(largest > 0, jnp.maximum(squares, floor), 1)
 
 
 def _check_probes(num_probes: int) -> None:

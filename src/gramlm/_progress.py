@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ._solution import StepInfo
 

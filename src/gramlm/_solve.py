@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import PyTree, jaxtyped
+from jaxtyping import Array, PyTree, jaxtyped
 
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
-from ._misc import sum_squares
 from ._progress import AbstractProgress, as_progress, report, shown
 from ._residual import bind_args, canonical, split_aux
 from ._solution import CRITERIA, RESULTS, History, Solution, SolveError
@@ -114,9 +114,7 @@ def _compiled(
     state = solver.init_flat(flat)
     dtype = flat.dtype
     empty = jnp.full((max_steps,), jnp.nan, dtype)
-    initial_cost = 0.5 * sum_squares(solver.memory.prepare(function)(flat))
     history = History(jnp.full((max_steps + 1,), jnp.nan, dtype), empty, empty)
-    history = eqx.tree_at(lambda h: h.cost, history, history.cost.at[0].set(initial_cost))
     totals = {
         "num_accepted": jnp.zeros((), jnp.int32),
         "num_evaluations": jnp.zeros((), jnp.int32),
@@ -136,7 +134,7 @@ def _compiled(
         if verbose:
             report(state.step, info)
         history = History(
-            history.cost.at[index + 1].set(info.cost),
+            history.cost.at[index].set(info.cost_before).at[index + 1].set(info.cost),
             history.damping.at[index].set(info.damping),
             history.gradient_norm.at[index].set(info.gradient_norm),
         )
@@ -173,5 +171,14 @@ def _compiled(
 def _trimmed(solution: Solution) -> Solution:
     k = int(solution.stats["num_steps"])
     history = solution.history
-    trimmed = History(history.cost[: k + 1], history.damping[:k], history.gradient_norm[:k])
+
+    def first(array: Array, count: int) -> Array:
+        if isinstance(array, Tracer):
+            return array[:count]
+        # By NumPy: a slice by JAX would compile for each new length.
+        return jax.device_put(np.asarray(array)[:count])
+
+    trimmed = History(
+        first(history.cost, k + 1), first(history.damping, k), first(history.gradient_norm, k)
+    )
     return eqx.tree_at(lambda s: s.history, solution, trimmed)

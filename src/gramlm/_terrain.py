@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._damping import Nielsen
 from ._levenberg_marquardt import LevenbergMarquardt
+from ._metric import PowerMetric
 from ._progress import AbstractProgress
 from ._residual import Rows
 from ._solution import Solution
@@ -29,8 +31,8 @@ PARAMETERS_PER_CENTRE = 6
 
 _KM_PER_DEGREE = 111.2  # of latitude, on the sphere
 
-# The layout of the start, chosen by the held-out error over n = 1000 and 2000 samples.
-_FINE_SHARE = 1 / 1.75  # of the centres lie on samples; the rest are coarser, on a lattice
+# The start, chosen by the held-out error at 1000 and 2000 samples, with the seeds 0 and 1.
+_FINE_SHARE = 1 / 1.75  # of the centres lie on samples; the rest are coarser, quasi-random
 _FINE_WIDTH = 0.45  # in mean sample spacings
 _OCTAVES = 4  # coarser levels, each of twice the width and a quarter of the centres
 _OVERLAP = 0.65  # width of a coarse level in its own spacings
@@ -38,6 +40,9 @@ _ROUGHNESS = 0.7  # amplitudes grow as width^roughness, as those of a rough frac
 _SHIFT = 0.6  # a unit of a centre's parameters, in widths
 _STRETCH = 0.6  # a unit of a log-width's or a skew's parameter
 _NOISE = 0.3  # of the starting ridge fit, in standard deviations of the elevation
+# λ₀ over λmax(K). It acts as a prior: with 1e-5 the first steps are so long that the Gaussians
+# stretch into streaks, and the held-out RMSE at 2000 samples was 51 m instead of 44 m.
+_FIRST_DAMPING = 1e-2
 
 
 class Terrain(NamedTuple):
@@ -186,7 +191,11 @@ def fit_terrain(
     }
     started = time.perf_counter()
     cost = 0.5 * len(standardised) * (target / scale) ** 2
-    solver = LevenbergMarquardt(termination=Termination(absolute_cost=cost))
+    solver = LevenbergMarquardt(
+        metric=PowerMetric(0.5),
+        damping=Nielsen(initial=_FIRST_DAMPING),
+        termination=Termination(absolute_cost=cost),
+    )
     solution = solve(
         Rows(Misfit(network)),
         params,

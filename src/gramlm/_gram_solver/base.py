@@ -78,7 +78,13 @@ class AbstractDampedSystem(eqx.Module):
 
 
 class AbstractFactorisation(eqx.Module):
-    """What is known of one Jacobian in one metric, before λ is chosen."""
+    """What is known of one Jacobian in one metric, before λ is chosen.
+
+    `rounding`: the rounding error of K, in its units, below which a λ is lost. About `ε·λmax(K)`
+    where K is formed or applied, and `ε²·λmax(K)` where J is factorised without squaring it.
+    """
+
+    rounding: eqx.AbstractVar[Float[Array, ""]]
 
     @abc.abstractmethod
     def at(self, damping: Float[Array, ""]) -> AbstractDampedSystem:

@@ -73,7 +73,14 @@ class DenseSolver(AbstractGramSolver):
         side = form.resolve(*rows.shape)
         wide = rows if side is Form.dual else rows.T
         gram = None if wide.shape[0] <= _SMALL else symmetric_product(wide)
-        return DenseFactorisation(rows, gram, factor, largest_eigenvalue, side)
+        eps = jnp.finfo(rows.dtype).eps
+        return DenseFactorisation(
+            rows=rows,
+            gram=gram,
+            whitening=factor,
+            rounding=largest_eigenvalue * (eps**2 if gram is None else eps),
+            form=side,
+        )
 
 
 class DenseFactorisation(AbstractFactorisation):
@@ -82,7 +89,7 @@ class DenseFactorisation(AbstractFactorisation):
     rows: Float[Array, "n p"]
     gram: Float[Array, "m m"] | None
     whitening: Whitening
-    largest_eigenvalue: Float[Array, ""]
+    rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
 
     def at(self, damping: Float[Array, ""]) -> "DenseSystem":
@@ -102,8 +109,8 @@ class DenseFactorisation(AbstractFactorisation):
             operator = lx.MatrixLinearOperator(shifted, lx.positive_semidefinite_tag)
             return lx.Cholesky().init(operator, {})[0]
 
-        limit = _CHOLESKY_LIMIT * jnp.finfo(damping.dtype).eps * self.largest_eigenvalue
-        factor = jax.lax.cond(damping >= limit, cholesky, orthogonal)
+        formed = damping >= _CHOLESKY_LIMIT * self.rounding
+        factor = jax.lax.cond(formed, cholesky, orthogonal)
         return self._system(factor, damping)
 
     def _system(self, factor: Float[Array, "m m"], damping: Float[Array, ""]) -> "DenseSystem":
@@ -156,6 +163,7 @@ class DenseSystem(AbstractDampedSystem):
     def _corrected(self, rhs, defect):
         """Solves `RᵀR x = rhs`, then corrects x as long as the true residual falls."""
         scale = norm(rhs)
+        accuracy = 4 * jnp.finfo(rhs.dtype).eps * scale
 
         # The first correction, of x = 0, is the solve itself.
         def correct(carry):
@@ -163,7 +171,7 @@ class DenseSystem(AbstractDampedSystem):
             better = x + self._substitute(rho)
             rho_new = defect(better)
             size_new = norm(rho_new)
-            improved = size_new < size
+            improved = (size_new < size) | (size_new <= accuracy)
             # Where a correction gains less than a factor of 4 the rounding has been reached.
             go_on = size_new < 0.25 * size
             x = jnp.where(improved, better, x)
@@ -172,8 +180,8 @@ class DenseSystem(AbstractDampedSystem):
 
         def unfinished(carry):
             _, _, size, count, go_on = carry
-            accuracy = 4 * jnp.finfo(rhs.dtype).eps
-            return go_on & (count <= _MAX_CORRECTIONS) & (size > accuracy * scale)
+            # One correction is always made: a small residual says little of the error of x.
+            return (count < 2) | (go_on & (count <= _MAX_CORRECTIONS) & (size > accuracy))
 
         start = (jnp.zeros_like(rhs), rhs, scale, jnp.zeros((), jnp.int32), jnp.asarray(True))
         x, _, size, _, _ = jax.lax.while_loop(unfinished, correct, start)

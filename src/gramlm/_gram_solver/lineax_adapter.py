@@ -63,7 +63,13 @@ class LineaxSolver(AbstractGramSolver):
         form: Form,
     ) -> "LineaxFactorisation":
         side = form.resolve(linearisation.num_residuals, linearisation.num_params)
-        return LineaxFactorisation(self, linearisation, metric, side)
+        return LineaxFactorisation(
+            settings=self,
+            linearisation=linearisation,
+            metric=metric,
+            rounding=jnp.finfo(linearisation.residual.dtype).eps * largest_eigenvalue,
+            form=side,
+        )
 
 
 class LineaxFactorisation(AbstractFactorisation):
@@ -72,6 +78,7 @@ class LineaxFactorisation(AbstractFactorisation):
     settings: LineaxSolver
     linearisation: AbstractLinearisation
     metric: lx.AbstractLinearOperator
+    rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
 
     def at(self, damping: Float[Array, ""]) -> "LineaxSystem":

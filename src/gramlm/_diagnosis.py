@@ -1,0 +1,76 @@
+"""The diagnostics of a step, and the verdict on the solve."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from ._misc import all_finite, norm
+from ._solution import CRITERIA, RESULTS, StepInfo
+from ._trial import Point, Trials
+
+# Where no step helps, a cost of up to this many times that of rounding the parameters is rounding.
+_ROUNDING_SLACK = 100.0
+
+
+def describe(
+    point: Point, trials: Trials, products: Int[Array, ""], first: Bool[Array, ""]
+) -> StepInfo:
+    """The diagnostics of a step, and whether the solve should end with it."""
+    termination, cost_before = point.termination, point.cost
+    cost = jnp.where(trials.accepted, trials.cost, cost_before)
+    arrived = point.arrived()
+    after = termination.after_accepted(
+        cost_before, cost, trials.predicted, trials.damping > point.largest,
+        trials.step_norm, norm(point.params),
+    )  # fmt: skip
+
+    resolvable = termination.resolvable(cost.dtype) * cost_before
+    nothing_left = (trials.least_predicted <= resolvable) & (trials.least_damping <= point.largest)
+    rounding = nothing_left | (cost_before <= _ROUNDING_SLACK * point.rounding_cost())
+    rounding = rounding & trials.solved & (cost_before > 0)  # 0 here is an underflow
+    exhausted = CRITERIA.where(rounding, CRITERIA.rounding, CRITERIA.none)
+
+    criterion = CRITERIA.where(
+        arrived != CRITERIA.none,
+        arrived,
+        CRITERIA.where(
+            trials.accepted,
+            after,
+            CRITERIA.where(trials.hopeless & point.finite, exhausted, CRITERIA.none),
+        ),
+    )
+    failure = RESULTS.where(
+        ~trials.solved,
+        RESULTS.linear_solver_failed,
+        RESULTS.where(trials.finite, RESULTS.stalled, RESULTS.nonfinite_trials),
+    )
+    result = RESULTS.where(
+        criterion != CRITERIA.none,
+        RESULTS.successful,
+        RESULTS.where(trials.hopeless & ~trials.accepted, failure, RESULTS.running),
+    )
+    at_fault = first | ~all_finite(point.at.residual)
+    nonfinite = RESULTS.where(at_fault, RESULTS.nonfinite_start, RESULTS.nonfinite_derivative)
+    result = RESULTS.where(point.finite, result, nonfinite)
+    criterion = CRITERIA.where(point.finite, criterion, CRITERIA.none)
+    return StepInfo(
+        cost_before=cost_before,
+        cost_candidate=trials.cost,
+        cost=cost,
+        accepted=trials.accepted,
+        gain_ratio=trials.gain_ratio,
+        damping=trials.damping,
+        damping_factor=trials.damping_factor,
+        gradient_norm=point.gradient_norm,
+        relative_gradient=point.relative_gradient,
+        step_norm=trials.step_norm,
+        acceleration_ratio=trials.acceleration_ratio,
+        used_acceleration=trials.used_acceleration,
+        inner_iterations=trials.iterations,
+        linear_residual=trials.linear_residual,
+        products=products + trials.products,
+        trials=trials.made,
+        evaluations=trials.evaluations,
+        largest_eigenvalue=point.largest,
+        criterion=criterion,
+        result=result,
+    )
