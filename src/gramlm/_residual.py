@@ -142,7 +142,8 @@ class PlainResidual(AbstractResidual):
     def value_and_jacobian(self, params: Float[Array, " p"]):
         if self.block_size is None:
             n, p = self.size, self.num_params
-            count = _PLAIN_ROWS_AT_A_TIME
+            num_blocks = -(-min(n, p) // _PLAIN_ROWS_AT_A_TIME)
+            count = -(-min(n, p) // num_blocks)
             if n <= p:
                 residual, vjp = jax.vjp(self, params)
                 rows = jax.vmap(lambda u: vjp(u)[0])

@@ -45,8 +45,8 @@ class DenseSolver(AbstractGramSolver):
     `m³/3` for each λ. Which factorisation is used:
 
     - `lineax.Cholesky` of `K + λI` for `λ ≥ 64·ε·λmax(K)`;
-    - the triangle R of `[Jᵀ; √λ I] = QR` for smaller λ, and always for m ≤ 64: K is never
-      squared, at `2 m²·(max(n, p) + m)` operations for each λ.
+    - the triangle R of `[Jᵀ; √λ I] = QR` for smaller λ, at `2 m²·(max(n, p) + m)` operations, and
+      always for m ≤ 64, from the triangle of Jᵀ that is found once: J is never squared.
 
     Either factor is followed by corrections with products of J, until the true residual of the
     system no longer falls (Björck 1987, corrected seminormal equations).
@@ -71,38 +71,40 @@ class DenseSolver(AbstractGramSolver):
         factor = whitening(metric)
         rows = factor.rows(linearisation.jacobian)
         side = form.resolve(*rows.shape)
-        wide = rows if side is Form.dual else rows.T
-        gram = None if wide.shape[0] <= _SMALL else symmetric_product(wide)
+        tall = rows.T if side is Form.dual else rows
+        small = tall.shape[1] <= _SMALL
+        gram = None if small else symmetric_product(tall.T)
+        # The triangle of J once, so that each λ costs m³ and not m²·max(n, p).
+        triangle = jnp.linalg.qr(tall, mode="r") if small else None
         eps = jnp.finfo(rows.dtype).eps
         return DenseFactorisation(
             rows=rows,
             gram=gram,
+            triangle=triangle,
             whitening=factor,
-            rounding=largest_eigenvalue * (eps**2 if gram is None else eps),
+            rounding=largest_eigenvalue * (eps**2 if small else eps),
             form=side,
         )
 
 
 class DenseFactorisation(AbstractFactorisation):
-    """The whitened Jacobian `J L⁻ᵀ` and, unless it is small, its Gram matrix."""
+    """The whitened Jacobian `J L⁻ᵀ`, and its Gram matrix or, if that is small, its triangle."""
 
     rows: Float[Array, "n p"]
     gram: Float[Array, "m m"] | None
+    triangle: Float[Array, "k m"] | None
     whitening: Whitening
     rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
 
     def at(self, damping: Float[Array, ""]) -> "DenseSystem":
-        tall = self.rows.T if self.form is Form.dual else self.rows
+        if self.triangle is not None:
+            return self._system(_damped_triangle(self.triangle, damping), damping)
+        gram, rows = self.gram, self.rows
+        assert gram is not None
 
         def orthogonal() -> Float[Array, "m m"]:
-            m = tall.shape[1]
-            shift = jnp.sqrt(damping) * jnp.eye(m, dtype=tall.dtype)
-            return jnp.linalg.qr(jnp.concatenate([tall, shift]), mode="r")
-
-        gram = self.gram
-        if gram is None:
-            return self._system(orthogonal(), damping)
+            return _damped_triangle(rows.T if self.form is Form.dual else rows, damping)
 
         def cholesky() -> Float[Array, "m m"]:
             shifted = gram + damping * jnp.eye(gram.shape[0], dtype=gram.dtype)
@@ -121,6 +123,13 @@ class DenseFactorisation(AbstractFactorisation):
             damping=damping,
             form=self.form,
         )
+
+
+def _damped_triangle(tall: Float[Array, "q m"], damping: Float[Array, ""]) -> Float[Array, "m m"]:
+    """R of `[A; √λ I] = QR`, so that `RᵀR = AᵀA + λI`, without forming AᵀA."""
+    m = tall.shape[1]
+    shift = jnp.sqrt(damping) * jnp.eye(m, dtype=tall.dtype)
+    return jnp.linalg.qr(jnp.concatenate([tall, shift]), mode="r")
 
 
 class DenseSystem(AbstractDampedSystem):
