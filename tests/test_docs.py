@@ -51,4 +51,4 @@ def test_readme_has_its_two_commands():
     assert text.count("```sh") == len(commands)
     for command in commands.values():
         assert command.strip().count("\n") == 0
-        assert command.startswith("python -m venv .venv && ")
+        assert command.startswith("python3 -m venv .venv && ")
