@@ -4,8 +4,8 @@ A rule sees a trial as the λ that was used (after the floor of the driver) and 
 it keeps whatever state it needs.
 
 `initial`, in all rules, is λ₀ over λmax(K). A rejected trial costs no Jacobian, so that λ₀ may be
-too small without much harm: 1e-5 needed fewer Jacobians than 1e-3 on most of the problems of the
-benchmarks.
+too small without much harm: with 1e-5 the Rosenbrock function of the benchmarks takes 6 Jacobians
+and with 1e-3 27, while on the networks neither is better throughout.
 """
 
 import abc
