@@ -245,7 +245,7 @@ def test_a_residual_that_does_not_depend_on_the_parameters_ends_at_once(terminat
     assert solution.stats["num_steps"] == 1
 
 
-@pytest.mark.parametrize("scale", [1e-15, 1e25])
+@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1e25])
 def test_squares_that_underflow_or_overflow_are_no_success(scale):
     def residual(t):
         return (t - 3) * jnp.float32(scale)

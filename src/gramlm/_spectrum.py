@@ -34,11 +34,12 @@ def largest_eigenvalue(
         return safe_divide(x, metric_norm(metric, x))
 
     def iterate(_, carry):
-        x, _ = carry
+        x, largest = carry
         image = at.jvp(x)
         # A square may underflow where its number does not: zero is kept for J = 0.
         square = jnp.where(jnp.any(image != 0), jnp.maximum(sum_squares(image), tiny), 0)
-        return normalised(metric_inverse(metric, at.vjp(image))), square
+        # Each square is a lower bound, and they grow unless the vector has underflowed.
+        return normalised(metric_inverse(metric, at.vjp(image))), jnp.maximum(largest, square)
 
     # No vector alone is safe: J may annihilate the one, and a small gradient be all rounding.
     downhill = normalised(metric_inverse(metric, gradient))
