@@ -1,4 +1,9 @@
-"""`python -m benchmarks`: every case in a process of its own, one after another, and a table."""
+"""`python -m benchmarks`: every case in a process of its own, one after another, and a table.
+
+`--group spine` are the problems where dense algebra fits, `--group krylov` those where a solver
+lives by products with J; both run by default. The full five-dimensional Poisson problem is for an
+accelerator: `python -m benchmarks --only poisson-5d` runs it on JAX's default device.
+"""
 
 import argparse
 import json
@@ -9,8 +14,9 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ._case import Case
 from ._record import Record
-from ._suite import CASES, Case
+from ._suite import DEFAULT, GROUPS
 from ._table import tables
 
 HERE = Path(__file__).parent
@@ -52,8 +58,20 @@ def _run(case: Case, scale: float, quick: bool) -> Record:
         return Record.fromdict(json.loads(output.read_text()))
 
 
+def _chosen(options: argparse.Namespace) -> list[Case]:
+    """The cases asked for, each once. A problem asked for by name may be of any group."""
+    groups = options.group or (GROUPS if options.only else DEFAULT)
+    cases: dict[tuple[str, str, str], Case] = {}
+    for case in (case for group in groups for case in GROUPS[group]):
+        wanted = not options.only or case.problem in options.only
+        if wanted and (not options.solver or any(part in case.solver for part in options.solver)):
+            cases.setdefault((case.problem, case.dtype, case.solver), case)
+    return list(cases.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--group", action="append", choices=GROUPS, help="may be repeated")
     parser.add_argument("--only", action="append", help="a problem's name; may be repeated")
     parser.add_argument("--solver", action="append", help="part of a solver's name; repeatable")
     parser.add_argument("--quick", action="store_true", help="at most three Jacobians a case")
@@ -62,14 +80,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the tables here, as Markdown")
     options = parser.parse_args()
 
-    cases = [
-        case
-        for case in CASES
-        if (not options.only or case.problem in options.only)
-        and (not options.solver or any(part in case.solver for part in options.solver))
-    ]
+    cases = _chosen(options)
     if not cases:
-        parser.error("no case is left; problems: " + ", ".join(sorted({c.problem for c in CASES})))
+        known = sorted({case.problem for group in GROUPS.values() for case in group})
+        parser.error("no case is left; problems: " + ", ".join(known))
     records = []
     for number, case in enumerate(cases, 1):
         label = f"{case.problem} {case.dtype} {case.solver}"
@@ -78,7 +92,7 @@ def main() -> None:
         content = {"versions": _versions(), "records": [r.asdict() for r in records]}
         options.results.write_text(json.dumps(content, indent=1) + "\n")
     text = tables(records)
-    if not options.only or "exponential" in options.only:
+    if any(case.problem == "exponential" for case in cases):
         command = [sys.executable, "-m", f"{__package__}.whole_solve"]
         whole = subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, text=True)
         text += "\n### exponential, whole solves, float64, process seconds\n\n" + whole.stdout

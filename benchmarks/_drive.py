@@ -14,12 +14,17 @@ from ._record import Record
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run ends: whichever comes first. Levels of 0 are off."""
+    """When a run ends: whichever comes first. Levels of 0 are off; `relative` is to the start.
+
+    Without `warm_up` the step that is thrown away is left out, for steps of minutes.
+    """
 
     jacobians: int
     seconds: float
     cost: float = 0.0
+    relative: float = 0.0
     metric: float = 0.0
+    warm_up: bool = True
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Progress:
     cost: Any
     jacobians: int
     evaluations: int | None = None
+    products: int | None = None
+    inner_iterations: int | None = None
 
 
 class Run(Protocol):
@@ -80,10 +87,10 @@ class Trace:
         record.jacobians.append(progress.jacobians)
         record.process_seconds.append(process + (record.process_seconds or [0.0])[-1])
         record.wall_seconds.append(wall + (record.wall_seconds or [0.0])[-1])
-        if progress.evaluations is not None:
-            if record.evaluations is None:
-                record.evaluations = []
-            record.evaluations.append(int(progress.evaluations))
+        for name in ("evaluations", "products", "inner_iterations"):
+            count = getattr(progress, name)
+            if count is not None:
+                setattr(record, name, [*(getattr(record, name) or []), int(count)])
         if self.instance.metric is not None and record.metrics is not None:
             record.metrics.append(self.instance.metric(params))
         record.stopped = self._reason()
@@ -93,7 +100,7 @@ class Trace:
         record, budget = self.record, self.budget
         if not math.isfinite(record.costs[-1]):
             return "not finite"
-        if record.costs[-1] <= budget.cost:
+        if record.costs[-1] <= max(budget.cost, budget.relative * record.initial_cost):
             return "cost"
         if record.metrics and record.metrics[-1] <= budget.metric:
             return "metric"
@@ -107,16 +114,20 @@ def drive(
 ) -> tuple[Record, Any]:
     """Compile, warm up with one step that is thrown away, then run under the budget.
 
-    `compile_run()` compiles and returns a function that starts a new run.
+    `compile_run()` compiles and returns a function that starts a new run. Whatever a solver
+    prepares before its first step belongs into that function, whose time is the set-up.
     """
     trace = Trace(instance, budget)
     trace.begin()
     watch = Watch()
     start = compile_run()
     trace.record.compile_process_seconds, trace.record.compile_seconds = watch.read()
-    start().advance()
+    if budget.warm_up:
+        start().advance()
 
+    watch.restart()
     run = start()
+    trace.record.setup_process_seconds, trace.record.setup_seconds = watch.read()
     while True:
         watch.restart()
         run.advance()

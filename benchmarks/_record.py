@@ -10,8 +10,10 @@ class Record:
     """One run, one entry per step in every list.
 
     Costs are `½‖r‖²` at the iterate kept after the step. `jacobians` counts linearisations so
-    far, `evaluations` residuals evaluated at trial points so far (None where a peer does not
-    say). Seconds are cumulative and hold neither compilation nor the evaluation of the metric.
+    far, `evaluations` residuals evaluated at trial points so far, `products` vectors multiplied by
+    J or Jᵀ, `inner_iterations` those of the linear solver (None where a peer does not say, or has
+    none). Seconds are cumulative and hold neither compilation, nor the set-up before the first
+    step, which has fields of its own, nor the evaluation of the metric.
     """
 
     problem: str = ""
@@ -24,11 +26,15 @@ class Record:
     costs: list[float] = field(default_factory=list)
     jacobians: list[int] = field(default_factory=list)
     evaluations: list[int] | None = None
+    products: list[int] | None = None
+    inner_iterations: list[int] | None = None
     process_seconds: list[float] = field(default_factory=list)
     wall_seconds: list[float] = field(default_factory=list)
     metrics: list[float] | None = None
     compile_seconds: float = math.nan
     compile_process_seconds: float = math.nan
+    setup_seconds: float = math.nan
+    setup_process_seconds: float = math.nan
     start_mib: float = math.nan
     peak_mib: float = math.nan
     stopped: str = ""

@@ -1,52 +1,12 @@
-"""Which solver runs on which problem, at which settings and for how long. No JAX here.
+"""Which solver runs on which problem of the spine, and the suite as a whole. No JAX here.
 
 The settings of each peer are the best of those tried: see the comments.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Case:
-    """One process of the suite; `adapter` is a module of this package."""
-
-    problem: str
-    solver: str
-    adapter: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    dtype: str = "float64"
-    jacobians: int = 100
-    seconds: float = 30.0
-    cost: float = 0.0
-    metric: float = 0.0
-
-    def request(self, scale: float, quick: bool) -> dict[str, Any]:
-        """What the worker is told; `scale` multiplies the seconds."""
-        jacobians = min(self.jacobians, 3) if quick else self.jacobians
-        budget = {
-            "jacobians": jacobians,
-            "seconds": self.seconds * scale,
-            "cost": self.cost,
-            "metric": self.metric,
-        }
-        return {
-            "problem": self.problem,
-            "solver": self.solver,
-            "adapter": self.adapter,
-            "settings": self.settings,
-            "dtype": self.dtype,
-            "budget": budget,
-        }
-
-
-OURS, NLLS, OPTX, SCIPY, JAXOPT = (
-    ".ours",
-    ".peers.nlls_gram",
-    ".peers.optimistix",
-    ".peers.scipy",
-    ".peers.jaxopt",
-)
+from ._case import JAXOPT, NLLS, OPTX, OURS, SCIPY, Case
+from ._suite_krylov import DEVICE, KRYLOV
 
 
 def _interpolation() -> list[Case]:
@@ -218,10 +178,14 @@ def _wide() -> list[Case]:
 
 # The order is that of the tables. The limits add up to 38 minutes without compilation, and most
 # of the small cases end long before theirs.
-CASES: list[Case] = [
+SPINE: list[Case] = [
     *_interpolation(),
     *_small(),
     *_large("rbf-network", {"jacobians": 120}, 45.0),
     *_wide(),
     *_large("poisson", {"jacobians": 300, "metric": 1e-6}, 70.0),
 ]
+
+# What runs without a group asked for: all but what needs an accelerator.
+DEFAULT = ("spine", "krylov")
+GROUPS: dict[str, list[Case]] = {"spine": SPINE, "krylov": KRYLOV, "device": DEVICE}

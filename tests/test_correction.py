@@ -34,11 +34,12 @@ def correct(correction, n, p, metric, size=1.0):
     function, flat = canonical(quadratic, params, args)
     solver = gramlm.DenseSolver()
     at, _ = solver.linearise(gramlm.Keep(), function, flat)
-    system = solver.factorise(at, metric, jnp.asarray(1.0), gramlm.Form.auto).at(
-        jnp.asarray(LAMBDA)
-    )
-    velocity = system.solve(at.residual)
-    found = correction.correct(function, flat, metric, system, velocity)
+    form, tolerance = gramlm.Form.auto, jnp.asarray(1e-12)
+    recycled = solver.init(at.residual, flat, form)
+    factors = solver.factorise(at, metric, jnp.asarray(1.0), form, recycled)
+    system = factors.at(jnp.asarray(LAMBDA))
+    velocity = system.solve(at.residual, factors.work, tolerance)
+    found = correction.correct(function, flat, metric, system, velocity, tolerance)
     return found, velocity.step, at.jacobian, args[1]
 
 

@@ -178,30 +178,53 @@ def test_new_data_at_every_step_without_compiling_again():
     assert state.step == 5
 
 
+class Counts(eqx.Module):
+    """What the solver below learns: solves with this Jacobian, and with those before it."""
+
+    here: jax.Array
+    before: jax.Array
+
+
 class FixedFactorisation(gramlm.AbstractFactorisation):
     rounding: jax.Array
+    work: Counts
 
     def at(self, damping):
         return FixedSystem(damping)
+
+    def recycle(self, work):
+        return work.here + work.before
 
 
 class FixedSystem(gramlm.AbstractDampedSystem):
     damping: jax.Array
     setup_products: int = 2
 
-    def solve(self, rhs):
+    def solve(self, rhs, work, tolerance):
         """Exact for the residual θ − 3, whose Jacobian is the identity."""
         step = -rhs / (1 + self.damping)
         zero = jnp.zeros((), jnp.int32)
-        return gramlm.LinearStep(step, step, jnp.zeros(()), zero + 7, zero + 11, jnp.asarray(True))
+        return gramlm.LinearStep(
+            step=step,
+            image=step,
+            relative_residual=jnp.zeros(()),
+            iterations=zero + 7,
+            products=zero + 11,
+            solved=jnp.asarray(True),
+            work=Counts(work.here + 1, work.before),
+        )
 
 
 class FixedSolver(gramlm.AbstractGramSolver):
-    def linearise(self, memory, function, params):
-        return memory.linearise(function, params), 5
+    def init(self, residual, params, form):
+        return jnp.zeros((), jnp.int32)
 
-    def factorise(self, linearisation, metric, largest_eigenvalue, form):
-        return FixedFactorisation(jnp.zeros_like(largest_eigenvalue))
+    def linearise(self, memory, function, params):
+        return memory.linearise(function, params)[0], 5
+
+    def factorise(self, linearisation, metric, largest_eigenvalue, form, recycled):
+        work = Counts(jnp.zeros((), jnp.int32), recycled)
+        return FixedFactorisation(jnp.zeros_like(largest_eigenvalue), work)
 
 
 class Ladder(gramlm.AbstractDamping[jax.Array]):
@@ -237,6 +260,31 @@ def test_solvers_and_damping_rules_of_ones_own():
     # The first Jacobian is given more power iterations than those after it.
     products = [int(info.products) for info in infos]
     assert products[0] > products[1] == products[2] >= 5 + 2 + 11
+
+
+@pytest.mark.parametrize("correction", [gramlm.NoCorrection(), gramlm.Geodesic(10.0)])
+def test_what_a_solver_learns_reaches_every_later_solve(correction):
+    solver = LM(
+        linear_solver=FixedSolver(),
+        correction=correction,
+        damping=Ladder(),
+        max_trials=4,
+    )
+    params, step = jnp.full(2, 0.3), eqx.filter_jit(solver.step)
+    state = solver.init(overshot, params)
+    assert state.recycled == 0
+    per_trial = 2 if isinstance(correction, gramlm.Geodesic) else 1
+    solves = 0
+    for _ in range(3):
+        params, state, info = step(overshot, params, state)
+        solves += per_trial * int(info.trials)
+        assert state.recycled == solves
+        assert info.inner_iterations == 7 * per_trial * info.trials
+    assert solves > 3 * per_trial  # some trials were rejected
+
+
+def overshot(t):
+    return 10 * jnp.arctan(10 * t)
 
 
 def test_vmap_over_starts_gives_what_a_loop_gives():

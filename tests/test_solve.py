@@ -160,10 +160,12 @@ def _counted(params):
 def test_lines_show_each_step(form, capsys):
     solution = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]), verbose=form)
     lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[0].split() == ["step", "cost", "gradient", "damping", "gain", "trials"]
-    assert [int(line.split()[0]) for line in lines[1:]] == [*range(1, len(lines))]
-    assert len(lines) == 1 + int(solution.stats["num_steps"])
-    np.testing.assert_allclose(float(lines[1].split()[1]), solution.history.cost[1], rtol=1e-5)
+    plan, head, *steps = lines
+    assert plan == solution.plan
+    assert head.split() == ["step", "cost", "gradient", "damping", "gain", "trials", "inner"]
+    assert [int(line.split()[0]) for line in steps] == [*range(1, len(steps) + 1)]
+    assert len(steps) == int(solution.stats["num_steps"])
+    np.testing.assert_allclose(float(steps[0].split()[1]), solution.history.cost[1], rtol=1e-5)
 
 
 def test_a_progress_bar_counts_the_steps_and_silence_is_the_default(capsys):

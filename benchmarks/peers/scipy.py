@@ -27,10 +27,12 @@ class _Stop(Exception):  # noqa: N818 -- it is no error
 class _Account:
     """Times and counts the calls that SciPy makes."""
 
-    def __init__(self, trace: Trace, residual: Callable, jacobian: Callable, unravel: Callable):
+    def __init__(self, trace: Trace, unravel: Callable):
         self.trace, self.unravel = trace, unravel
-        self.residual_fn, self.jacobian_fn = residual, jacobian
-        self.jacobians = self.evaluations = 0
+        self.residual_fn: Callable = np.asarray
+        self.jacobian_fn: Callable = np.asarray
+        self.timed = False
+        self.jacobians = self.evaluations = self.products = 0
         self.watch = Watch()
         self.best = np.inf
         self.params: Any = None
@@ -49,25 +51,47 @@ class _Account:
         self.jacobians += 1
         return self.jacobian_fn(theta)
 
+    def tick(self) -> None:
+        """Count a product; end the run where a step outlasts what is left of its time."""
+        self.products += 1
+        seconds = (self.trace.record.wall_seconds or [0.0])[-1] + self.watch.read()[1]
+        if self.timed and seconds > self.trace.budget.seconds:
+            self.trace.record.stopped = "time"
+            raise _Stop
+
+    def begin(self) -> None:
+        """Forget the calls that compiled; the time counts from here."""
+        self.products = self.evaluations = 0
+        self.timed = True
+        self.watch.restart()
+
     def close(self) -> None:
         """End the step of the last Jacobian."""
         process, wall = self.watch.read()
-        progress = Progress(self.best, self.jacobians, self.evaluations)
+        progress = Progress(self.best, self.jacobians, self.evaluations, self.products or None)
         if self.trace.add(progress, self.unravel(self.params), process, wall):
             raise _Stop
         self.watch.restart()
 
 
-def _product(residual: Callable, size: int, count: int) -> Callable[[np.ndarray], LinearOperator]:
-    """J at a point as a matrix-free operator of compiled products."""
+def _product(
+    residual: Callable, shape: tuple[int, int], dtype: Any, tick: Callable[[], None]
+) -> Callable[[np.ndarray], LinearOperator]:
+    """J at a point as a matrix-free operator of compiled products; each calls `tick` first."""
     jvp = jax.jit(lambda theta, v: jax.jvp(residual, (theta,), (v,))[1])
     vjp = jax.jit(lambda theta, u: jax.vjp(residual, theta)[1](u)[0])
 
     def operator(theta: np.ndarray) -> LinearOperator:
+        point = jnp.asarray(theta, dtype)
+
+        def apply(product: Callable, vector: np.ndarray) -> np.ndarray:
+            tick()
+            return np.asarray(product(point, jnp.asarray(vector.ravel(), dtype)), np.float64)
+
         return LinearOperator(
-            (count, size),
-            matvec=lambda v: np.asarray(jvp(theta, v.ravel())),
-            rmatvec=lambda u: np.asarray(vjp(theta, u.ravel())),
+            shape,
+            matvec=lambda v: apply(jvp, v),
+            rmatvec=lambda u: apply(vjp, u),
             dtype=np.float64,
         )
 
@@ -95,12 +119,18 @@ def run(
     compiled = jax.jit(flat_residual)
     make = jax.jit((jax.jacrev if size > count else jax.jacfwd)(flat_residual))
     start = np.asarray(flat, np.float64)
+    account = _Account(trace, unravel)
     if dense:
 
         def jacobian(theta: np.ndarray) -> Any:
             return np.asarray(make(theta, instance.args), np.float64)
     else:
-        jacobian = _product(lambda theta: flat_residual(theta, instance.args), size, count)
+        jacobian = _product(
+            lambda theta: flat_residual(theta, instance.args),
+            (count, size),
+            flat.dtype,
+            account.tick,
+        )
 
     def residual(theta: np.ndarray) -> Any:
         return compiled(theta, instance.args)
@@ -110,11 +140,12 @@ def run(
     if not dense:
         first.rmatvec(first.matvec(start))
     trace.record.compile_process_seconds, trace.record.compile_seconds = watch.read()
+    trace.record.setup_process_seconds = trace.record.setup_seconds = 0.0
 
-    account = _Account(trace, residual, jacobian, unravel)
+    account.residual_fn, account.jacobian_fn = residual, jacobian
     extra: dict[str, Any] = {} if method == "lm" else {"tr_solver": "lsmr"}
     try:
-        account.watch.restart()
+        account.begin()
         least_squares(
             account.residual,
             start,

@@ -1,7 +1,17 @@
 """The benchmark problems by name."""
 
 from .._instance import Instance, Problem
-from . import exponential, interpolation, poisson, rbf_network, rosenbrock, sinc
+from . import (
+    exponential,
+    interpolation,
+    kernel,
+    poisson,
+    poisson_5d,
+    rbf_network,
+    rosenbrock,
+    sinc,
+    stencil,
+)
 
 PROBLEMS: dict[str, Problem] = {
     problem.name: problem
@@ -12,6 +22,9 @@ PROBLEMS: dict[str, Problem] = {
         *rbf_network.PROBLEMS,
         sinc.PROBLEM,
         poisson.PROBLEM,
+        *kernel.PROBLEMS,
+        stencil.PROBLEM,
+        *poisson_5d.PROBLEMS,
     )
 }
 

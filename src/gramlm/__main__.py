@@ -27,8 +27,9 @@ class _Metres(AbstractProgress):
         self._samples, self._scale = samples, scale
         self._begin = 0.0
 
-    def start(self, max_steps: int) -> None:
+    def start(self, max_steps: int, plan: str) -> None:
         self._begin = time.perf_counter()
+        print(plan)
         print(f"{'step':>6} {'RMSE [m]':>10} {'damping':>10} {'gain':>7} {'trials':>7} {'time':>8}")
 
     def report(self, step: int, info: StepInfo) -> None:

@@ -1,11 +1,12 @@
 """Corrections of a step beyond the linear model."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
 import lineax as lx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._gram_solver.base import AbstractDampedSystem, LinearStep
 from ._metric import metric_norm
@@ -17,7 +18,7 @@ class Correction(eqx.Module):
     """A correction a of a step v: the corrected step is `v + a`.
 
     **Attributes:** `step` a, (p,); `ratio`: `2‖a‖_M/‖v‖_M`; `usable`: whether v + a is worth an
-    evaluation; `iterations` and `products` of its linear solve.
+    evaluation; `iterations`, `products` and `work` of its linear solve.
     """
 
     step: Float[Array, " p"]
@@ -25,6 +26,7 @@ class Correction(eqx.Module):
     usable: Bool[Array, ""]
     iterations: Int[Array, ""]
     products: Int[Array, ""]
+    work: PyTree[Any] = None
 
 
 class AbstractCorrection(eqx.Module):
@@ -38,14 +40,18 @@ class AbstractCorrection(eqx.Module):
         metric: lx.AbstractLinearOperator,
         system: AbstractDampedSystem,
         velocity: LinearStep,
+        tolerance: Float[Array, ""],
     ) -> Correction | None:
-        """The correction of `velocity`, with the factorisation that gave it."""
+        """The correction of `velocity`, with the factorisation that gave it.
+
+        The linear solve starts from `velocity.work` and passes its own on; `tolerance` is for it.
+        """
 
 
 class NoCorrection(AbstractCorrection):
     """The plain Levenberg–Marquardt step."""
 
-    def correct(self, function, params, metric, system, velocity) -> None:
+    def correct(self, function, params, metric, system, velocity, tolerance) -> None:
         return None
 
 
@@ -71,6 +77,7 @@ class Geodesic(AbstractCorrection):
         metric: lx.AbstractLinearOperator,
         system: AbstractDampedSystem,
         velocity: LinearStep,
+        tolerance: Float[Array, ""],
     ) -> Correction:
         v = velocity.step
 
@@ -86,7 +93,14 @@ class Geodesic(AbstractCorrection):
                 "`LevenbergMarquardt(correction=NoCorrection())`."
             )
             raise
-        solution = system.solve(0.5 * second)
+        solution = system.solve(0.5 * second, velocity.work, tolerance)
         ratio = safe_divide(2 * metric_norm(metric, solution.step), metric_norm(metric, v))
         usable = all_finite(solution.step) & solution.solved & (ratio <= self.max_ratio)
-        return Correction(solution.step, ratio, usable, solution.iterations, solution.products + 2)
+        return Correction(
+            step=solution.step,
+            ratio=ratio,
+            usable=usable,
+            iterations=solution.iterations,
+            products=solution.products + 2,
+            work=solution.work,
+        )

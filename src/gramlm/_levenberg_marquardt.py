@@ -8,22 +8,33 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from beartype import beartype
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree, jaxtyped
 
 from ._correction import AbstractCorrection, Geodesic
 from ._damping import AbstractDamping, Nielsen
 from ._diagnosis import describe
-from ._gram_solver.auto import AutoSolver
+from ._forcing import AbstractForcing, EisenstatWalker
 from ._gram_solver.base import AbstractFactorisation, AbstractGramSolver, Form
 from ._gram_solver.lineax_adapter import LineaxSolver
-from ._linearisation import AbstractMemoryPolicy, AutoMemory
+from ._linearisation import AbstractMemoryPolicy
 from ._metric import AbstractMetric, PowerMetric
 from ._misc import (
     Scalar,
     norm,
     scattered_signs,
 )
-from ._residual import AbstractResidual, canonical
+from ._plan import (
+    AbstractMemoryChoice,
+    AbstractSolverChoice,
+    AutoMemory,
+    AutoSolver,
+    Plan,
+    ProblemSize,
+    wants_measurement,
+)
+from ._product_costs import ProductCosts, measured
+from ._residual import AbstractResidual, RowResidual, canonical
 from ._solution import StepInfo
 from ._spectrum import largest_eigenvalue
 from ._termination import Termination
@@ -43,10 +54,18 @@ class State(eqx.Module):
     damping: PyTree[Any]
     metric: PyTree[Any]
     probe: Float[Array, " p"]
+    forcing: PyTree[Any]
+    recycled: PyTree[Any]
 
 
 def _as_gram_solver(solver: Any) -> Any:
     return LineaxSolver(solver) if isinstance(solver, lx.AbstractLinearSolver) else solver
+
+
+def _fitting(recycled: PyTree[Any], fresh: PyTree[Any]) -> PyTree[Any]:
+    """What is recycled, or a new start where data of another size have made it worthless."""
+    same = jax.tree.map(jnp.shape, recycled) == jax.tree.map(jnp.shape, fresh)
+    return recycled if same else fresh
 
 
 class LevenbergMarquardt(eqx.Module):
@@ -59,8 +78,11 @@ class LevenbergMarquardt(eqx.Module):
     - `damping`: how λ is chosen. `metric`: the M in which steps are measured.
     - `correction`: what is added to the step beyond the linear model.
     - `termination`: the tolerances.
-    - `memory`: what is stored between products with J: `Keep`, `Recompute`, `RowBlocks`, or
-      `AutoMemory`, by size.
+    - `forcing`: how exactly an iterative solver has to solve for each step.
+    - `memory`: what is stored between products with J: `Materialise`, `Keep`, `Recompute`,
+      `RowBlocks`, or `AutoMemory`, by size.
+    - `memory_limit`, in bytes, under which `AutoSolver` and `AutoMemory` choose; 2 GiB. What the
+      residual itself takes, and the data, are not counted.
     - `form`: `Form.dual`, `Form.normal`, or the cheaper.
     - `min_gain`: a trial is accepted if its gain ratio exceeds this.
     - `max_trials`: values of λ tried with one Jacobian.
@@ -80,27 +102,31 @@ class LevenbergMarquardt(eqx.Module):
         ```
     """
 
-    linear_solver: AbstractGramSolver = eqx.field(
+    linear_solver: AbstractGramSolver | AbstractSolverChoice = eqx.field(
         default_factory=AutoSolver, converter=_as_gram_solver
     )
     damping: AbstractDamping = Nielsen()
     metric: AbstractMetric = PowerMetric()
     correction: AbstractCorrection = Geodesic()
     termination: Termination = Termination()
-    memory: AbstractMemoryPolicy = AutoMemory()
+    forcing: AbstractForcing = EisenstatWalker()
+    memory: AbstractMemoryPolicy | AbstractMemoryChoice = AutoMemory()
+    memory_limit: int = eqx.field(static=True, default=2**31)
     form: Form = eqx.field(static=True, default=Form.auto)
     min_gain: Scalar = 1e-4
     max_trials: int = eqx.field(static=True, default=16)
     damping_floor: Scalar = 64.0
 
     def __check_init__(self):
-        for name, kind in _FIELD_KINDS.items():
+        for name, kinds in _FIELD_KINDS.items():
             value = getattr(self, name)
-            if not isinstance(value, kind):
-                raise TypeError(
-                    f"`LevenbergMarquardt({name}=…)` must be a `gramlm.{kind.__name__}`; got "
-                    f"{value!r}."
-                )
+            if not isinstance(value, kinds):
+                names = " or ".join(f"`gramlm.{kind.__name__}`" for kind in kinds)
+                raise TypeError(f"`LevenbergMarquardt({name}=…)` must be a {names}; got {value!r}.")
+        if isinstance(self.memory_limit, bool) or self.memory_limit < 1:
+            raise ValueError(
+                f"`memory_limit` is a positive number of bytes; got {self.memory_limit}."
+            )
         if self.max_trials < 1:
             raise ValueError(f"`max_trials` must be at least 1; got {self.max_trials}.")
         if isinstance(self.min_gain, float | int) and not 0 <= self.min_gain < 1:
@@ -118,16 +144,73 @@ class LevenbergMarquardt(eqx.Module):
         has_aux: bool = False,
     ) -> State:
         """The state before the first step."""
-        _, flat = canonical(residual_fn, params, args, has_aux)
-        return self.init_flat(flat)
+        return self.init_flat(*canonical(residual_fn, params, args, has_aux))
 
-    def init_flat(self, flat: Float[Array, " p"]) -> State:
-        """`init` for a flat parameter vector."""
+    @jaxtyped(typechecker=beartype)
+    def plan(
+        self,
+        residual_fn: Callable[..., Any],
+        params: PyTree,
+        args: PyTree = None,
+        *,
+        has_aux: bool = False,
+    ) -> Plan:
+        """What is chosen for this problem: the linear solver, the memory policy, their sizes.
+
+        Where much depends on it, and outside of a transformation, it is measured how much more a
+        product with J costs for several vectors than for one. `solver.following(plan)` is the
+        solver with these choices made; `gramlm.solve` plans by itself.
+        """
+        function, flat = canonical(residual_fn, params, args, has_aux)
+        plan = self.plan_flat(function, flat)
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((function, flat)))
+        if traced or not wants_measurement(plan.size, self.linear_solver, self.memory):
+            return plan
+        return self.plan_flat(function, flat, measured(residual_fn, plan.memory, function, flat))
+
+    def following(self, plan: Plan) -> "LevenbergMarquardt":
+        """This solver with the choices of a plan."""
+        return eqx.tree_at(
+            lambda solver: (solver.linear_solver, solver.memory),
+            self,
+            (plan.linear_solver, plan.memory),
+            is_leaf=lambda node: node is None,
+        )
+
+    def plan_flat(
+        self,
+        function: AbstractResidual,
+        flat: Float[Array, " p"],
+        costs: ProductCosts | None = None,
+    ) -> Plan:
+        """`plan` for a canonical residual and a flat parameter vector; measures nothing."""
+        size = ProblemSize(
+            residuals=function.size,
+            params=flat.size,
+            itemsize=flat.dtype.itemsize,
+            cheap_rows=isinstance(function, RowResidual),
+            accelerator=jax.default_backend() != "cpu",
+            memory_limit=self.memory_limit,
+            vector_cost=None if costs is None else costs.vector,
+            assemble=costs is None or costs.assemble,
+        )
+        memory, linear = self.memory, self.linear_solver
+        if isinstance(memory, AbstractMemoryChoice):
+            memory = memory.choose(size)
+        if isinstance(linear, AbstractSolverChoice):
+            linear = linear.choose(size)
+        return Plan(size, linear, memory)
+
+    def init_flat(self, function: AbstractResidual, flat: Float[Array, " p"]) -> State:
+        """`init` for a canonical residual and a flat parameter vector."""
+        residual = jnp.zeros((function.size,), flat.dtype)
         return State(
             step=jnp.zeros((), jnp.int32),
             damping=self.damping.init(jnp.ones((), flat.dtype)),
             metric=self.metric.init(flat),
             probe=scattered_signs(flat.size, flat.dtype),
+            forcing=self.forcing.init(flat),
+            recycled=self.plan_flat(function, flat).linear_solver.init(residual, flat, self.form),
         )
 
     @jaxtyped(typechecker=beartype)
@@ -153,8 +236,9 @@ class LevenbergMarquardt(eqx.Module):
         self, function: AbstractResidual, flat: Float[Array, " p"], state: State
     ) -> tuple[Float[Array, " p"], State, StepInfo]:
         """`step` for a canonical residual and a flat parameter vector."""
-        function = self.memory.prepare(function)
-        at, products = self.linear_solver.linearise(self.memory, function, flat)
+        plan = self.plan_flat(function, flat)
+        function = plan.memory.prepare(function)
+        at, products = plan.linear_solver.linearise(plan.memory, function, flat)
         metric, metric_state, used = self.metric.update(state.metric, at, state.step)
         gradient = at.vjp(at.residual)
         first = state.step == 0
@@ -162,12 +246,13 @@ class LevenbergMarquardt(eqx.Module):
             at, metric, gradient, state.probe, first
         )
         point = Point(function, flat, at, metric, gradient, largest, self.termination)
-        factors = self.linear_solver.factorise(at, metric, largest, self.form)
+        recycled = _fitting(state.recycled, plan.linear_solver.init(at.residual, flat, self.form))
+        factors = plan.linear_solver.factorise(at, metric, largest, self.form, recycled)
 
         damping = jax.tree.map(
             lambda new, old: jnp.where(first, new, old), self.damping.init(largest), state.damping
         )
-        trials = self._trials(point, factors, damping)
+        trials = self._trials(point, factors, damping, state.forcing)
         # Beside the linear algebra: the gradient, and the product in `rounding_cost`.
         info = describe(point, trials, products + used + power_products + 2, first)
         new = jnp.where(trials.accepted, trials.params, flat)
@@ -178,10 +263,14 @@ class LevenbergMarquardt(eqx.Module):
                 lambda a, b: jnp.where(point.finite, a, b), metric_state, state.metric
             ),
             probe=probe,
+            forcing=trials.forcing_state,
+            recycled=factors.recycle(trials.work),
         )
         return new, next_state, info
 
-    def _trials(self, point: Point, factors: AbstractFactorisation, damping: PyTree) -> Trials:
+    def _trials(
+        self, point: Point, factors: AbstractFactorisation, damping: PyTree, forcing: PyTree
+    ) -> Trials:
         """Tries values of λ until a trial is accepted, or until there is no hope."""
 
         def unfinished(trials: Trials):
@@ -190,7 +279,7 @@ class LevenbergMarquardt(eqx.Module):
         def attempt(trials: Trials) -> Trials:
             return self._attempt(point, factors, trials)
 
-        start = Trials.start(point, damping)
+        start = Trials.start(point, damping, forcing, factors.work)
         return jax.lax.while_loop(unfinished, attempt, start)
 
     def _attempt(self, point: Point, factors: AbstractFactorisation, trials: Trials) -> Trials:
@@ -198,9 +287,15 @@ class LevenbergMarquardt(eqx.Module):
         floor = self.damping_floor * factors.rounding
         value = jnp.maximum(self.damping.value(trials.damping_state), floor)
         system = factors.at(value)
-        velocity = system.solve(point.at.residual)
+        tolerance = self.forcing.velocity(trials.forcing_state)
+        velocity = system.solve(point.at.residual, trials.work, tolerance)
         correction = self.correction.correct(
-            point.function, point.params, point.metric, system, velocity
+            point.function,
+            point.params,
+            point.metric,
+            system,
+            velocity,
+            self.forcing.acceleration(trials.forcing_state),
         )
         candidate = best_candidate(point, velocity.step, correction)
 
@@ -215,6 +310,11 @@ class LevenbergMarquardt(eqx.Module):
             self.damping.rejected(trials.damping_state, value, gain_ratio),
         )
         following = self.damping.value(damping_state)
+        forcing_state = jax.tree.map(
+            lambda yes, no: jnp.where(accepted, yes, no),
+            self.forcing.accepted(trials.forcing_state, point.cost, candidate.cost),
+            trials.forcing_state,
+        )
 
         step_norm = norm(candidate.step)
         vanishing = jnp.finfo(step_norm.dtype).eps * norm(point.params)
@@ -245,15 +345,18 @@ class LevenbergMarquardt(eqx.Module):
             + velocity.products
             + candidate.products,
             linear_residual=velocity.relative_residual,
+            forcing_state=forcing_state,
+            work=velocity.work if correction is None else correction.work,
         )
 
 
 _FIELD_KINDS = {
-    "linear_solver": AbstractGramSolver,
-    "damping": AbstractDamping,
-    "metric": AbstractMetric,
-    "correction": AbstractCorrection,
-    "termination": Termination,
-    "memory": AbstractMemoryPolicy,
-    "form": Form,
+    "linear_solver": (AbstractGramSolver, AbstractSolverChoice),
+    "damping": (AbstractDamping,),
+    "metric": (AbstractMetric,),
+    "correction": (AbstractCorrection,),
+    "forcing": (AbstractForcing,),
+    "termination": (Termination,),
+    "memory": (AbstractMemoryPolicy, AbstractMemoryChoice),
+    "form": (Form,),
 }

@@ -2,11 +2,11 @@
 
 A *memory policy* decides what is stored between two products with J:
 
+- `Materialise` stores J.
 - `Keep` stores the linearised residual (`jax.linearize`): the cheapest products. For a kernel
   evaluated inside the residual, what is stored is as large as J itself.
 - `Recompute` stores nothing: each product evaluates the residual again (`jvp`, `vjp`).
 - `RowBlocks` recomputes by blocks of residual rows: memory is bounded by the block.
-- `AutoMemory`, the default, keeps what is no larger than a limit, and else goes by row blocks.
 """
 
 import abc
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ._misc import column_sum_squares, matmul
-from ._residual import AbstractResidual
+from ._residual import AbstractResidual, RowResidual
 
 
 class AbstractLinearisation(eqx.Module):
@@ -88,6 +88,12 @@ class MaterialisedLinearisation(AbstractLinearisation):
         del seed, num_probes
         return column_sum_squares(self.jacobian), 0
 
+    def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
+        return self.jvp(v[0])[None] if v.shape[0] == 1 else matmul(v, self.jacobian.T)
+
+    def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
+        return self.vjp(u[0])[None] if u.shape[0] == 1 else matmul(u, self.jacobian)
+
 
 class RecomputedLinearisation(AbstractLinearisation):
     """Products that evaluate the residual again each time."""
@@ -105,6 +111,37 @@ class RecomputedLinearisation(AbstractLinearisation):
 
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return jax.vjp(self.function, self.params)[1](u)[0]
+
+    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
+        return _column_norms_squared(self.function, self.params, self, seed, num_probes)
+
+
+class RowLinearisation(AbstractLinearisation):
+    """Products that assemble rows of J anew each time, a block at a time.
+
+    One pass over the data serves any number of vectors by a matrix product; a single vector is
+    multiplied by differentiation.
+    """
+
+    function: RowResidual
+    params: Float[Array, " p"]
+    residual: Float[Array, " n"]
+
+    @property
+    def num_params(self) -> int:
+        return self.function.num_params
+
+    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
+        return jax.jvp(self.function, (self.params,), (v,))[1]
+
+    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
+        return jax.vjp(self.function, self.params)[1](u)[0]
+
+    def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
+        return self.function.rows_times(self.params, v)
+
+    def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
+        return self.function.times_rows(self.params, u)
 
     def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
         return _column_norms_squared(self.function, self.params, self, seed, num_probes)
@@ -148,6 +185,10 @@ def _column_norms_squared(function, params, linearisation, seed, num_probes: int
     return total / num_probes, num_probes
 
 
+def _recomputed(function: AbstractResidual, params: Float[Array, " p"]):
+    return RecomputedLinearisation(function=function, params=params, residual=function(params))
+
+
 class AbstractMemoryPolicy(eqx.Module):
     """Decides what is stored between two products with J."""
 
@@ -158,8 +199,8 @@ class AbstractMemoryPolicy(eqx.Module):
     @abc.abstractmethod
     def linearise(
         self, function: AbstractResidual, params: Float[Array, " p"]
-    ) -> AbstractLinearisation:
-        """The linearisation of a prepared residual at a point."""
+    ) -> tuple[AbstractLinearisation, int]:
+        """The linearisation of a prepared residual at a point, and the products with J it cost."""
 
 
 class Keep(AbstractMemoryPolicy):
@@ -170,7 +211,23 @@ class Keep(AbstractMemoryPolicy):
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
         residual, linear = jax.linearize(function, params)
-        return KeptLinearisation(residual=residual, function=function, params=params, linear=linear)
+        kept = KeptLinearisation(function=function, params=params, residual=residual, linear=linear)
+        return kept, 0
+
+
+class Materialise(AbstractMemoryPolicy):
+    """Assembles J: n·p numbers, and products at the speed of a matrix product.
+
+    Cheap for a residual declared with `Rows`, whose rows all come from one pass over the data; a
+    plain residual pays one product with J for each of min(n, p) rows.
+    """
+
+    def prepare(self, function: AbstractResidual) -> AbstractResidual:
+        return function
+
+    def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
+        residual, jacobian = function.value_and_jacobian(params)
+        return MaterialisedLinearisation(residual, jacobian), function.assembly_products()
 
 
 class Recompute(AbstractMemoryPolicy):
@@ -180,7 +237,7 @@ class Recompute(AbstractMemoryPolicy):
         return function
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
-        return RecomputedLinearisation(residual=function(params), function=function, params=params)
+        return _recomputed(function, params), 0
 
 
 class RowBlocks(AbstractMemoryPolicy):
@@ -188,39 +245,24 @@ class RowBlocks(AbstractMemoryPolicy):
 
     For a residual declared with `Rows` each block is evaluated and differentiated on its own. Any
     other residual is one block to us: it is checkpointed (`jax.checkpoint`), and the rows of a
-    dense Jacobian are assembled `block_size` at a time.
+    dense Jacobian are assembled `block_size` at a time. With `assemble` the rows of J that belong
+    to a block are formed and multiplied with all vectors of a product at once; without it each
+    vector is multiplied by differentiation, the cheaper way where a residual depends on few of
+    the parameters.
     """
 
     block_size: int = eqx.field(static=True, default=256)
+    assemble: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         if self.block_size < 1:
             raise ValueError(f"`RowBlocks(block_size=…)` must be at least 1; got {self.block_size}")
 
     def prepare(self, function: AbstractResidual) -> AbstractResidual:
-        return function.in_blocks(self.block_size)
+        return function.in_blocks(self.block_size, self.assemble)
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
-        return RecomputedLinearisation(residual=function(params), function=function, params=params)
-
-
-class AutoMemory(AbstractMemoryPolicy):
-    """`Keep` where J has at most `max_entries` numbers, else `RowBlocks`.
-
-    What a linearisation stores is not known beforehand; for a kernel evaluated inside the
-    residual it is of the size of J, (n, p), which is taken as the measure for all. The default,
-    2²⁸ numbers, is 1 GiB in float32 and 2 GiB in float64.
-    """
-
-    max_entries: int = eqx.field(static=True, default=2**28)
-    beyond: AbstractMemoryPolicy = RowBlocks()
-
-    def choose(self, num_residuals: int, num_params: int) -> AbstractMemoryPolicy:
-        """The policy for n residuals and p parameters."""
-        return Keep() if num_residuals * num_params <= self.max_entries else self.beyond
-
-    def prepare(self, function: AbstractResidual) -> AbstractResidual:
-        return self.choose(function.size, function.num_params).prepare(function)
-
-    def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
-        return self.choose(function.size, function.num_params).linearise(function, params)
+        if isinstance(function, RowResidual) and self.assemble:
+            at = RowLinearisation(function=function, params=params, residual=function(params))
+            return at, 0
+        return _recomputed(function, params), 0

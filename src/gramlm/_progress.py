@@ -16,8 +16,8 @@ class AbstractProgress(abc.ABC):
     """Shows each step of a solve."""
 
     @abc.abstractmethod
-    def start(self, max_steps: int) -> None:
-        """Called before the first step."""
+    def start(self, max_steps: int, plan: str) -> None:
+        """Called before the first step; `plan` says in words what was chosen for the problem."""
 
     @abc.abstractmethod
     def report(self, step: int, info: StepInfo) -> None:
@@ -31,14 +31,16 @@ class AbstractProgress(abc.ABC):
 class Lines(AbstractProgress):
     """One line a step, on standard output."""
 
-    def start(self, max_steps: int) -> None:
-        print(f"{'step':>5} {'cost':>13} {'gradient':>11} {'damping':>11} {'gain':>7} trials")
+    def start(self, max_steps: int, plan: str) -> None:
+        print(plan)
+        print(f"{'step':>5} {'cost':>13} {'gradient':>11} {'damping':>11} {'gain':>7} trials inner")
 
     def report(self, step: int, info: StepInfo) -> None:
         mark = "" if info.accepted else "  rejected"
         print(
             f"{step:5d} {float(info.cost):13.6e} {float(info.gradient_norm):11.3e} "
-            f"{float(info.damping):11.3e} {float(info.gain_ratio):7.3f} {int(info.trials):6d}{mark}"
+            f"{float(info.damping):11.3e} {float(info.gain_ratio):7.3f} {int(info.trials):6d} "
+            f"{int(info.inner_iterations):5d}{mark}"
         )
         sys.stdout.flush()
 
@@ -52,7 +54,7 @@ class ProgressBar(AbstractProgress):
     def __init__(self):
         self._bar = None
 
-    def start(self, max_steps: int) -> None:
+    def start(self, max_steps: int, plan: str) -> None:
         self._bar = tqdm(total=max_steps, unit="step")
 
     def report(self, step: int, info: StepInfo) -> None:
@@ -86,13 +88,13 @@ def report(step, info: StepInfo) -> None:
 
 
 @contextmanager
-def shown(progress: AbstractProgress | None, max_steps: int) -> Iterator[None]:
+def shown(progress: AbstractProgress | None, max_steps: int, plan: str) -> Iterator[None]:
     """Shows the steps made within the block."""
     if progress is None:
         yield
         return
     _active.append(progress)
-    progress.start(max_steps)
+    progress.start(max_steps, plan)
     try:
         yield
         jax.effects_barrier()

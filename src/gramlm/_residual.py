@@ -6,6 +6,7 @@ cost one backward pass over the data, where a plain residual needs one for each.
 """
 
 import abc
+import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._flatten import FlatSpec, as_parameters, flatten_residual
-from ._misc import column_sum_squares, map_blocks, unit_rows
+from ._misc import column_sum_squares, map_blocks, matmul, unit_rows
 
 # Rows of the Jacobian assembled at a time, unless a memory policy says otherwise: large enough
 # for the products to be efficient, small enough for the temporaries not to matter. Each row of a
@@ -118,8 +119,12 @@ class AbstractResidual(eqx.Module):
         """`diag(JᵀJ)` without storing J, or None where rows of J are not cheap."""
 
     @abc.abstractmethod
-    def in_blocks(self, block_size: int) -> "AbstractResidual":
-        """The same residual, evaluated and differentiated by blocks of rows."""
+    def in_blocks(self, block_size: int, assemble: bool = True) -> "AbstractResidual":
+        """The same residual, evaluated and differentiated by blocks of rows.
+
+        `assemble`: whether whole rows of J may be formed on the way, which is a waste where they
+        are sparse.
+        """
 
 
 class PlainResidual(AbstractResidual):
@@ -175,7 +180,7 @@ class PlainResidual(AbstractResidual):
     def sum_squared_rows(self, params: Float[Array, " p"]) -> None:
         return None
 
-    def in_blocks(self, block_size: int) -> "PlainResidual":
+    def in_blocks(self, block_size: int, assemble: bool = True) -> "PlainResidual":
         return PlainResidual(
             function=_Checkpointed(self.function),
             params_spec=self.params_spec,
@@ -193,6 +198,7 @@ class RowResidual(AbstractResidual):
     sizes: tuple[int, ...] = eqx.field(static=True)  # residuals of one point, for each function
     size: int = eqx.field(static=True)
     block_size: int | None = eqx.field(static=True, default=None)
+    assemble: bool = eqx.field(static=True, default=True)
 
     def _point(self, function: Callable[..., Any]):
         def residual(params: Float[Array, " p"], x: PyTree) -> Float[Array, " m"]:
@@ -230,7 +236,9 @@ class RowResidual(AbstractResidual):
             return values[0], rows[0]
         return jnp.concatenate(values), jnp.concatenate(rows)
 
-    def sum_squared_rows(self, params: Float[Array, " p"]) -> Float[Array, " p"]:
+    def sum_squared_rows(self, params: Float[Array, " p"]) -> Float[Array, " p"] | None:
+        if not self.assemble:
+            return None
         total = jnp.zeros_like(params)
         for function, data, m in zip(self.functions, self.datasets, self.sizes, strict=True):
             linearised = _point_linearisation(self._point(function), m, self.num_params)
@@ -249,15 +257,57 @@ class RowResidual(AbstractResidual):
     def assembly_products(self) -> int:
         return max(min(m, self.num_params) for m in self.sizes)
 
-    def in_blocks(self, block_size: int) -> "RowResidual":
-        return RowResidual(
-            functions=self.functions,
-            datasets=self.datasets,
-            params_spec=self.params_spec,
-            sizes=self.sizes,
-            size=self.size,
-            block_size=block_size,
-        )
+    def rows_times(self, params: Float[Array, " p"], v: Float[Array, "k p"]) -> Float[Array, "k n"]:
+        """`V Jᵀ`: rows of J are assembled a block at a time, and multiplied with all of V."""
+        images = []
+        for linearised, data, _ in self._point_linearisations():
+
+            def multiply(points, linearised=linearised):
+                rows = jax.vmap(linearised, in_axes=(None, 0))(params, points)[1]
+                return matmul(rows.reshape(-1, self.num_params), v.T)
+
+            batches, rest = _batches(data, self.block_size or _POINTS_AT_A_TIME)
+            if batches is not None:
+                images.append(jax.lax.map(multiply, batches).reshape(-1, v.shape[0]))
+            if rest is not None:
+                images.append(multiply(rest))
+        return jnp.concatenate(images).T
+
+    def times_rows(self, params: Float[Array, " p"], u: Float[Array, "k n"]) -> Float[Array, "k p"]:
+        """`U J`, likewise."""
+        total = jnp.zeros((u.shape[0], self.num_params), u.dtype)
+        start = 0
+        for linearised, data, m in self._point_linearisations():
+
+            def add(accumulated, block, linearised=linearised):
+                points, weights = block  # (count, …), (count, m, k)
+                rows = jax.vmap(linearised, in_axes=(None, 0))(params, points)[1]
+                flat = rows.reshape(-1, self.num_params)
+                return accumulated + matmul(weights.reshape(-1, u.shape[0]).T, flat), None
+
+            count = jax.tree.leaves(data)[0].shape[0]
+            part = u[:, start : start + count * m].T.reshape(count, m, u.shape[0])
+            start += count * m
+            batches, rest = _batches((data, part), self.block_size or _POINTS_AT_A_TIME)
+            if batches is not None:
+                total = jax.lax.scan(add, total, batches)[0]
+            if rest is not None:
+                total = add(total, rest)[0]
+        return total
+
+    def _point_linearisations(self):
+        for function, data, m in zip(self.functions, self.datasets, self.sizes, strict=True):
+            yield _point_linearisation(self._point(function), m, self.num_params), data, m
+
+    def in_blocks(self, block_size: int, assemble: bool = True) -> "RowResidual":
+        return dataclasses.replace(self, block_size=block_size, assemble=assemble)
+
+    def sample(self, count: int) -> "RowResidual":
+        """The residual of the first `count` points of each data set."""
+        datasets = tuple(jax.tree.map(lambda x: x[:count], data) for data in self.datasets)
+        counts = [jax.tree.leaves(data)[0].shape[0] for data in datasets]
+        size = sum(m * count for m, count in zip(self.sizes, counts, strict=True))
+        return dataclasses.replace(self, datasets=datasets, size=size)
 
 
 def _point_linearisation(point, m: int, p: int):

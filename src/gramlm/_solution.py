@@ -144,6 +144,7 @@ class Solution(eqx.Module, Generic[Params]):
     - `history`: a `gramlm.History`.
     - `aux`: what the residual returned beside its value at `value`, with `has_aux=True`.
     - `state`: the solver's state after the last step.
+    - `plan`: the choices that were made for this problem, in words.
     """
 
     value: Params
@@ -152,6 +153,7 @@ class Solution(eqx.Module, Generic[Params]):
     history: History
     aux: PyTree[Any]
     state: PyTree[Any]
+    plan: str = eqx.field(static=True, default="")
 
 
 class SolveError(RuntimeError):

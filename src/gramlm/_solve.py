@@ -1,5 +1,7 @@
 """The front door."""
 
+import dataclasses
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ from jaxtyping import Array, PyTree, jaxtyped
 
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
+from ._plan import Plan
 from ._progress import AbstractProgress, as_progress, report, shown
 from ._residual import bind_args, canonical, split_aux
 from ._solution import CRITERIA, RESULTS, History, Solution, SolveError
@@ -59,10 +62,13 @@ def solve(
     solver = LevenbergMarquardt() if solver is None else solver
     progress = as_progress(verbose)
     params, args = jax.tree.map(_as_array, params), jax.tree.map(_strong, args)
-    with shown(progress, max_steps):
+    plan = _planned(solver, residual_fn, params, args, has_aux)
+    solver = solver.following(plan)
+    with shown(progress, max_steps, str(plan)):
         solution = _compiled(
             residual_fn, params, args, solver, has_aux, max_steps, progress is not None
         )
+    solution = dataclasses.replace(solution, plan=str(plan))
     if not isinstance(solution.stats["num_steps"], Tracer):
         solution = _trimmed(solution)
         if throw and solution.result != RESULTS.successful:
@@ -92,7 +98,30 @@ def linearise(
     """
     function, flat = canonical(residual_fn, params, args, has_aux)
     memory = Keep() if memory is None else memory
-    return memory.linearise(memory.prepare(function), flat)
+    return memory.linearise(memory.prepare(function), flat)[0]
+
+
+# The plans of earlier solves, so that another one need not look at the residual again.
+_plans: weakref.WeakKeyDictionary[Any, dict[Any, Plan]] = weakref.WeakKeyDictionary()
+
+
+def _planned(solver: LevenbergMarquardt, residual_fn, params, args, has_aux: bool) -> Plan:
+    def shapes(tree):
+        leaves, structure = jax.tree.flatten(tree)
+        return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+    try:
+        choices = (solver.linear_solver, solver.memory, solver.memory_limit, has_aux)
+        known = _plans.setdefault(residual_fn, {})
+        key = (choices, shapes(params), shapes(args))
+        hash(key)
+    except (TypeError, AttributeError):  # not hashable, or no array
+        return solver.plan(residual_fn, params, args, has_aux=has_aux)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((params, args))):
+        return solver.plan(residual_fn, params, args, has_aux=has_aux)
+    if key not in known:
+        known[key] = solver.plan(residual_fn, params, args, has_aux=has_aux)
+    return known[key]
 
 
 def _as_array(leaf: Any) -> Any:
@@ -111,7 +140,7 @@ def _compiled(
     residual_fn, params, args, solver: LevenbergMarquardt, has_aux, max_steps: int, verbose: bool
 ) -> Solution:
     function, flat = canonical(residual_fn, params, args, has_aux)
-    state = solver.init_flat(flat)
+    state = solver.init_flat(function, flat)
     dtype = flat.dtype
     empty = jnp.full((max_steps,), jnp.nan, dtype)
     history = History(jnp.full((max_steps + 1,), jnp.nan, dtype), empty, empty)

@@ -83,9 +83,11 @@ class Trials(NamedTuple):
     iterations: Array
     products: Array
     linear_residual: Array
+    forcing_state: PyTree
+    work: PyTree  # of the linear solver
 
     @classmethod
-    def start(cls, point: Point, damping: PyTree) -> "Trials":
+    def start(cls, point: Point, damping: PyTree, forcing: PyTree, work: PyTree) -> "Trials":
         zero = jnp.zeros((), point.params.dtype)
         no, none = jnp.asarray(False), jnp.zeros((), jnp.int32)
         arrived = point.arrived()
@@ -111,6 +113,8 @@ class Trials(NamedTuple):
             iterations=none,
             products=none,
             linear_residual=zero,
+            forcing_state=forcing,
+            work=work,
         )
 
 

@@ -6,15 +6,21 @@ Four nouns, each made from the one before it:
                        ── factorise(linearisation, metric) ──▶ AbstractFactorisation
     AbstractFactorisation ── at(λ) ──▶ AbstractDampedSystem
     AbstractDampedSystem ── solve(b) ──▶ LinearStep
+
+What a solver learns on the way, a Krylov basis for example, travels as a pytree of arrays: its
+*work* from solve to solve with one Jacobian, and what it *recycles* from Jacobian to Jacobian.
+
+    AbstractGramSolver.init ──▶ recycled ── factorise ──▶ work ── solve ──▶ work … ──▶ recycled
 """
 
 import abc
 import enum
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
 from .._misc import Scalar, all_finite, dot, sum_squares
@@ -50,6 +56,7 @@ class LinearStep(eqx.Module):
       side, computed from products with J, not from a recurrence.
     - `iterations` of an iterative solver, 0 for a direct one; `products` with J and Jᵀ.
     - `solved`: whether the step can be trusted.
+    - `work`: what the solver has learnt so far, for its next solve with this Jacobian.
     """
 
     step: Float[Array, " p"]
@@ -58,6 +65,7 @@ class LinearStep(eqx.Module):
     iterations: Int[Array, ""]
     products: Int[Array, ""]
     solved: Bool[Array, ""]
+    work: PyTree[Any] = None
 
     def predicted_decrease(self, residual: Float[Array, " n"]) -> Float[Array, ""]:
         """`½‖r‖² − ½‖r + Jδ‖²`, from the step as it is, not as it should be."""
@@ -73,26 +81,46 @@ class AbstractDampedSystem(eqx.Module):
     setup_products: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
-        """The step for a right-hand side in residual space, (n,)."""
+    def solve(
+        self, rhs: Float[Array, " n"], work: PyTree[Any], tolerance: Float[Array, ""]
+    ) -> LinearStep:
+        """The step for a right-hand side in residual space, (n,).
+
+        `work` is that of the last solve, or the factorisation's. `tolerance` is a wish, which
+        direct solvers ignore: the part of the decrease of `½‖b + Jδ‖² + ½λ‖δ‖²_M` that may be
+        missed.
+        """
 
 
 class AbstractFactorisation(eqx.Module):
     """What is known of one Jacobian in one metric, before λ is chosen.
 
-    `rounding`: the rounding error of K, in its units, below which a λ is lost. About `ε·λmax(K)`
-    where K is formed or applied, and `ε²·λmax(K)` where J is factorised without squaring it.
+    - `rounding`: the rounding error of K, in its units, below which a λ is lost. About
+      `ε·λmax(K)` where K is formed or applied, and `ε²·λmax(K)` where J is factorised without
+      squaring it.
+    - `work`: what the first solve starts from, a pytree of arrays, or None.
     """
 
     rounding: eqx.AbstractVar[Float[Array, ""]]
+    work: eqx.AbstractVar[PyTree[Any]]
 
     @abc.abstractmethod
     def at(self, damping: Float[Array, ""]) -> AbstractDampedSystem:
         """The system at `damping`."""
 
+    @abc.abstractmethod
+    def recycle(self, work: PyTree[Any]) -> PyTree[Any]:
+        """What the next Jacobian shall know, from the work of the last solve; None for nothing."""
+
 
 class AbstractGramSolver(eqx.Module):
     """Solves for Levenberg–Marquardt steps."""
+
+    @abc.abstractmethod
+    def init(
+        self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form
+    ) -> PyTree[Any]:
+        """What is recycled before the first Jacobian, from arrays of the right shape and dtype."""
 
     @abc.abstractmethod
     def linearise(
@@ -107,6 +135,7 @@ class AbstractGramSolver(eqx.Module):
         metric: lx.AbstractLinearOperator,
         largest_eigenvalue: Float[Array, ""],
         form: Form,
+        recycled: PyTree[Any],
     ) -> AbstractFactorisation:
         """Everything that does not depend on λ. `largest_eigenvalue` estimates λmax(JM⁻¹Jᵀ)."""
 

@@ -52,6 +52,9 @@ class DenseSolver(AbstractGramSolver):
     system no longer falls (Björck 1987, corrected seminormal equations).
     """
 
+    def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:
+        return None
+
     def linearise(
         self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
     ):
@@ -65,6 +68,7 @@ class DenseSolver(AbstractGramSolver):
         metric: lx.AbstractLinearOperator,
         largest_eigenvalue: Float[Array, ""],
         form: Form,
+        recycled: None,
     ) -> "DenseFactorisation":
         if not isinstance(linearisation, MaterialisedLinearisation):
             raise TypeError("`DenseSolver` factorises what its own `linearise` returns.")
@@ -96,6 +100,10 @@ class DenseFactorisation(AbstractFactorisation):
     whitening: Whitening
     rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
+    work: None = None
+
+    def recycle(self, work: None) -> None:
+        return None
 
     def at(self, damping: Float[Array, ""]) -> "DenseSystem":
         if self.triangle is not None:
@@ -142,7 +150,7 @@ class DenseSystem(AbstractDampedSystem):
     form: Form = eqx.field(static=True)
     setup_products: int = eqx.field(static=True, default=0)
 
-    def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
+    def solve(self, rhs: Float[Array, " n"], work: None, tolerance: Float[Array, ""]) -> LinearStep:
         white = self._dual(rhs) if self.form is Form.dual else self._normal(rhs)
         step, relative = white
         delta = self.whitening.step(step)

@@ -50,10 +50,13 @@ class LineaxSolver(AbstractGramSolver):
                 f"`lx.CG(rtol=1e-6, atol=1e-12)`; got {type(self.solver).__name__}."
             )
 
+    def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:
+        return None
+
     def linearise(
         self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
     ):
-        return memory.linearise(function, params), 0
+        return memory.linearise(function, params)
 
     def factorise(
         self,
@@ -61,6 +64,7 @@ class LineaxSolver(AbstractGramSolver):
         metric: lx.AbstractLinearOperator,
         largest_eigenvalue: Float[Array, ""],
         form: Form,
+        recycled: None,
     ) -> "LineaxFactorisation":
         side = form.resolve(linearisation.num_residuals, linearisation.num_params)
         return LineaxFactorisation(
@@ -80,6 +84,10 @@ class LineaxFactorisation(AbstractFactorisation):
     metric: lx.AbstractLinearOperator
     rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
+    work: None = None
+
+    def recycle(self, work: None) -> None:
+        return None
 
     def at(self, damping: Float[Array, ""]) -> "LineaxSystem":
         kind = GramOperator if self.form is Form.dual else NormalOperator
@@ -109,7 +117,7 @@ class LineaxSystem(AbstractDampedSystem):
     metric: lx.AbstractLinearOperator
     setup_products: int = eqx.field(static=True)
 
-    def solve(self, rhs: Float[Array, " n"]) -> LinearStep:
+    def solve(self, rhs: Float[Array, " n"], work: None, tolerance: Float[Array, ""]) -> LinearStep:
         at = self.operator.linearisation
         dual = isinstance(self.operator, GramOperator)
         b = rhs if dual else at.vjp(rhs)

@@ -1,0 +1,85 @@
+"""Products with the second derivatives of the cost `½‖r(θ)‖²`, on pytrees."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from beartype import beartype
+from jaxtyping import Array, Float, PyTree, jaxtyped
+
+from ._flatten import FlatSpec, as_parameters
+from ._linearisation import AbstractMemoryPolicy, Keep
+from ._misc import sum_squares
+from ._residual import canonical
+from ._solve import linearise
+
+
+@jaxtyped(typechecker=beartype)
+def hessian_product(
+    residual_fn: Callable[..., Any],
+    params: PyTree,
+    vector: PyTree,
+    args: PyTree = None,
+    *,
+    has_aux: bool = False,
+    memory: AbstractMemoryPolicy | None = None,
+) -> PyTree:
+    """`∇²(½‖r‖²) v = JᵀJ v + Σ rᵢ ∇²rᵢ v` at `params`, a pytree as they are (Pearlmutter 1994).
+
+    Forward over reverse, at a small multiple of the price of a gradient. What it has beyond
+    `gauss_newton_product` is the curvature of the residuals.
+    """
+    return _hessian_product(residual_fn, params, vector, args, has_aux, memory)
+
+
+@jaxtyped(typechecker=beartype)
+def gauss_newton_product(
+    residual_fn: Callable[..., Any],
+    params: PyTree,
+    vector: PyTree,
+    args: PyTree = None,
+    *,
+    has_aux: bool = False,
+    memory: AbstractMemoryPolicy | None = None,
+) -> PyTree:
+    """`JᵀJ v` at `params`, a pytree as they are.
+
+    For several products at one point use `gramlm.linearise` once, and `vjp(jvp(v))`.
+    """
+    return _gauss_newton_product(residual_fn, params, vector, args, has_aux, memory)
+
+
+@eqx.filter_jit
+def _hessian_product(residual_fn, params, vector, args, has_aux: bool, memory):
+    function, flat = canonical(residual_fn, params, args, has_aux)
+    function = (Keep() if memory is None else memory).prepare(function)
+    direction = _as_direction(vector, function.params_spec, flat.dtype)
+    gradient = jax.grad(lambda q: 0.5 * sum_squares(function(q)))
+    return function.params_spec.unflatten(jax.jvp(gradient, (flat,), (direction,))[1])
+
+
+@eqx.filter_jit
+def _gauss_newton_product(residual_fn, params, vector, args, has_aux: bool, memory):
+    spec, flat = as_parameters(params)
+    at = linearise(residual_fn, params, args, has_aux=has_aux, memory=memory)
+    return spec.unflatten(at.vjp(at.jvp(_as_direction(vector, spec, flat.dtype))))
+
+
+def _as_direction(vector: PyTree, spec: FlatSpec, dtype: Any) -> Float[Array, " p"]:
+    """A direction as a flat vector of the dtype of the parameters."""
+    leaves, treedef = jax.tree.flatten(vector)
+    if treedef != spec.treedef:
+        raise ValueError(f"`vector` must be a pytree like `params`, {spec.treedef}; got {treedef}.")
+    shapes = tuple(jnp.shape(leaf) for leaf in leaves)
+    if shapes != spec.shapes:
+        raise ValueError(
+            f"`vector` must have arrays of the shapes of `params`, {list(spec.shapes)}; got "
+            f"{list(shapes)}."
+        )
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    for array in arrays:
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(f"`vector` must be real; got {array.dtype}.")
+    return jnp.concatenate([array.astype(dtype).reshape(-1) for array in arrays])

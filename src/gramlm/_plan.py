@@ -1,0 +1,194 @@
+"""The plan of a solve: which linear solver and which memory policy, under a budget of bytes."""
+
+import abc
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import equinox as eqx
+
+from ._gram_solver.base import AbstractGramSolver
+from ._gram_solver.dense import DenseSolver
+from ._gram_solver.krylov import KrylovSolver
+from ._linearisation import AbstractMemoryPolicy, Keep, Materialise, Recompute, RowBlocks
+
+MIB = 2**20
+
+# Recycled vectors cost a product each, and are more than a single-vector basis needs: on a kernel
+# problem (n = 2048) 296 with recycling, in 6 passes, against 203 without it, one at a time.
+_SHARING = 8
+
+
+@dataclass(frozen=True)
+class ProblemSize:
+    """What a plan is made from. Nothing in it depends on values, so that it holds for a program.
+
+    **Attributes:**
+
+    - `residuals` n, `params` p, `itemsize` in bytes, `memory_limit` in bytes;
+    - `cheap_rows`: whether all rows of J come from one pass over the data (`gramlm.Rows`);
+    - `accelerator`: whether it runs on a GPU or TPU;
+    - `vector_cost`: what one more vector in a product with J costs, as a part of what a product
+      with one costs, where that has been measured;
+    - `assemble`: whether rows of J are to be formed for products with several vectors, as they
+      are unless they were found to be sparse.
+    """
+
+    residuals: int
+    params: int
+    itemsize: int
+    cheap_rows: bool
+    accelerator: bool
+    memory_limit: int
+    vector_cost: float | None = None
+    assemble: bool = True
+
+    @property
+    def order(self) -> int:
+        """m = min(n, p), the order of the system that is solved."""
+        return min(self.residuals, self.params)
+
+    @property
+    def jacobian_bytes(self) -> int:
+        """Bytes of J."""
+        return self.residuals * self.params * self.itemsize
+
+
+class AbstractSolverChoice(eqx.Module):
+    """Chooses a linear solver for a problem of a given size."""
+
+    @abc.abstractmethod
+    def choose(self, size: ProblemSize) -> AbstractGramSolver:
+        """The solver; called once, when a solve is compiled."""
+
+
+class AbstractMemoryChoice(eqx.Module):
+    """Chooses a memory policy for a problem of a given size."""
+
+    @abc.abstractmethod
+    def choose(self, size: ProblemSize) -> AbstractMemoryPolicy:
+        """The policy; called once, when a solve is compiled."""
+
+
+def wants_measurement(size: ProblemSize, solver: object, memory: object) -> bool:
+    """Whether the cost of products should be measured: where the shapes do not tell.
+
+    A matrix product with J, where J is stored, needs no measurement.
+    """
+    if not (isinstance(solver, AutoSolver) and isinstance(memory, AutoMemory)):
+        return False
+    stored = isinstance(memory.choose(size), Materialise)
+    return not stored and not solver.dense_fits(size)
+
+
+class AutoSolver(AbstractSolverChoice):
+    """`DenseSolver` for small systems, `KrylovSolver` for all others.
+
+    Dense is chosen when m = min(n, p) is at most `dense_order` and J, its whitened copy and three
+    m × m matrices fit the memory limit. A basis costs about 4·n·p·k operations for its k vectors,
+    K costs 2·m²·max(n, p): with the k of some hundreds that a small λ asks for the two meet at
+    m of about 500 (see the documentation, "Which solver", for the measurements).
+    """
+
+    dense_order: int = eqx.field(static=True, default=512)
+
+    def dense_fits(self, size: ProblemSize) -> bool:
+        """Whether the dense solver is the cheaper one, and fits."""
+        m = size.order
+        needed = 2 * size.jacobian_bytes + 3 * m * m * size.itemsize
+        return m <= self.dense_order and needed <= size.memory_limit
+
+    def choose(self, size: ProblemSize) -> AbstractGramSolver:
+        if self.dense_fits(size):
+            return DenseSolver()
+        return KrylovSolver(
+            capacity=basis_capacity(size),
+            block_size=lanczos_block(size),
+            recycle_block=recycled_block(size),
+        )
+
+
+class AutoMemory(AbstractMemoryChoice):
+    """J where its rows are cheap and it fits; else products, and nothing larger than the limit.
+
+    - a residual declared with `Rows`: `Materialise` if J takes at most half of the memory limit,
+      otherwise `RowBlocks`, of as many points as 1/32 of it holds;
+    - any other residual: `Keep` if J, the measure for what a linearisation stores, would take at
+      most half of the limit, otherwise `Recompute`.
+    """
+
+    def choose(self, size: ProblemSize) -> AbstractMemoryPolicy:
+        fits = size.jacobian_bytes <= size.memory_limit // 2
+        if size.cheap_rows:
+            # Without rows, a point holds what the residual computes for it: little, or it would
+            # be cheaper to form its row.
+            points = size.memory_limit // 32 // (size.params * size.itemsize)
+            points = _between(points, 8, 512) if size.assemble else 512
+            return Materialise() if fits else RowBlocks(points, size.assemble)
+        return Keep() if fits else Recompute()
+
+
+def basis_capacity(size: ProblemSize) -> int:
+    """Room for as many vectors as a quarter of the memory limit holds, 32 to 1024."""
+    # Z, K Z, what is recycled of them, and a copy while it is being recycled.
+    vectors = size.memory_limit // 4 // (4 * size.order * size.itemsize)
+    return min(_between(vectors, 32, 1024), size.order)
+
+
+def lanczos_block(size: ProblemSize) -> int:
+    """About as many vectors as can join a product before it costs twice as much.
+
+    With a product of b vectors costing a + s·b, k vectors of a basis cost k(s + a/b), and k grows
+    with about the root of b: the best b is near a/s.
+    """
+    if size.vector_cost is not None:
+        # a + s = 1.
+        slope = min(max(size.vector_cost, 1e-3), 1.0)
+        best = (1 - slope) / slope
+    elif size.cheap_rows and size.assemble:
+        best = 64.0 if size.accelerator or size.jacobian_bytes > size.memory_limit // 2 else 32.0
+    else:
+        best = 32.0 if size.accelerator else 8.0
+    power = 2 ** round(math.log2(max(best, 1.0)))
+    return _between(_between(power, 1, 64), 1, max(_block_limit(size), 1))
+
+
+def recycled_block(size: ProblemSize) -> int:
+    """Recycled vectors come all at once, so their blocks may be large.
+
+    None where vectors share little: there a basis that starts from the residual alone is smaller.
+    """
+    block = lanczos_block(size)
+    return _between(min(2 * block, _block_limit(size)), block, 128) if block >= _SHARING else 0
+
+
+def _block_limit(size: ProblemSize) -> int:
+    # A block of vectors in the larger space, and its products, in an eighth of the limit.
+    return size.memory_limit // 8 // (4 * max(size.residuals, size.params) * size.itemsize)
+
+
+def _between(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen for a problem; `str(plan)` says it in words."""
+
+    size: ProblemSize
+    linear_solver: AbstractGramSolver
+    memory: AbstractMemoryPolicy
+
+    def __str__(self) -> str:
+        size = self.size
+        jacobian = size.jacobian_bytes / MIB
+        return (
+            f"n = {size.residuals}, p = {size.params}: {_describe(self.linear_solver)}, "
+            f"{_describe(self.memory)}; J would take {jacobian:.3g} MiB, "
+            f"the memory limit is {size.memory_limit / MIB:.0f} MiB"
+        )
+
+
+def _describe(module: eqx.Module) -> str:
+    values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    return f"{type(module).__name__}({', '.join(f'{k}={v}' for k, v in values.items())})"
