@@ -61,15 +61,18 @@ def run(
     choices = {name: getattr(gramlm, kind)() for name, kind in (fields or {}).items()}
     if not geodesic:
         choices["correction"] = gramlm.NoCorrection()
-    solver = gramlm.LevenbergMarquardt(**choices)
-
-    def init(params: Any, args: Any) -> Any:
-        return solver.init(residual_fn, params, args)
-
-    def step(params: Any, state: Any, args: Any) -> Any:
-        return solver.step(residual_fn, params, state, args)
+    chosen = gramlm.LevenbergMarquardt(**choices)
 
     def compile_run() -> Callable[[], _Run]:
+        # Planning may time products with J, which counts as compilation.
+        solver = chosen.following(chosen.plan(residual_fn, instance.params, instance.args))
+
+        def init(params: Any, args: Any) -> Any:
+            return solver.init(residual_fn, params, args)
+
+        def step(params: Any, state: Any, args: Any) -> Any:
+            return solver.step(residual_fn, params, state, args)
+
         prepare = eqx.filter_jit(init).lower(instance.params, args).compile()
         state = prepare(instance.params, args)
         compiled = eqx.filter_jit(step).lower(instance.params, state, args).compile()
