@@ -65,7 +65,7 @@ def run(
 
     def compile_run() -> Callable[[], _Run]:
         # Planning may time products with J, which counts as compilation.
-        solver = chosen.following(chosen.plan(residual_fn, instance.params, instance.args))
+        solver = chosen.following(chosen.plan(residual_fn, instance.params, args))
 
         def init(params: Any, args: Any) -> Any:
             return solver.init(residual_fn, params, args)
