@@ -1,4 +1,4 @@
-"""Linear problems with a known exact step, for the tests of the Krylov solver."""
+"""Linear problems with a known exact step, for the tests of the Krylov solvers."""
 
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ class Case(NamedTuple):
     jacobian: jax.Array
     b: jax.Array
     metric: lx.AbstractLinearOperator
-    solver: gramlm.KrylovSolver = SOLVER
+    solver: gramlm.AbstractGramSolver = SOLVER
     form: Form = Form.auto
 
     @classmethod

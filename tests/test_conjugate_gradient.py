@@ -125,3 +125,20 @@ def test_misuse_is_named():
     for settings in ({"rtol": 0.0}, {"rtol": 1.0}, {"max_steps": 0}):
         with pytest.raises(ValueError, match="must be"):
             gramlm.ConjugateGradient(**settings)
+
+
+def test_a_preconditioner_goes_into_the_options(rng):
+    scales = np.logspace(0, 4, 40)
+    matrix = np.diag(scales) + 0.1 * np.ones((40, 40))
+    operator = lx.MatrixLinearOperator(jnp.asarray(matrix), lx.positive_semidefinite_tag)
+    b = jnp.asarray(rng.normal(size=40))
+    inverse = lx.DiagonalLinearOperator(jnp.asarray(1 / scales))
+    inverse = lx.TaggedLinearOperator(inverse, lx.positive_semidefinite_tag)
+    solver = gramlm.ConjugateGradient(rtol=1e-8, max_steps=500)
+    plain = lx.linear_solve(operator, b, solver)
+    faster = lx.linear_solve(operator, b, solver, options={"preconditioner": inverse})
+    np.testing.assert_allclose(faster.value, np.linalg.solve(matrix, b), rtol=1e-6)
+    assert 3 * faster.stats["num_steps"] < plain.stats["num_steps"]
+    untagged = lx.MatrixLinearOperator(jnp.eye(40))
+    with pytest.raises(ValueError, match="preconditioner"):
+        lx.linear_solve(operator, b, solver, options={"preconditioner": untagged})

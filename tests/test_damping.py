@@ -25,7 +25,7 @@ SEQUENCES = {
     ),
     # max(1/3, 1 − (2ρ − 1)³): 1/3 at ρ = 1, 7/8 at 3/4, 1 at 1/2, 9/8 at 1/4, 2 at 0.
     "nielsen, accepted": (
-        gramlm.Nielsen(0.48),
+        gramlm.Nielsen(0.48, 1 / 3),
         [(True, 1.0), (True, 0.75), (True, 0.5), (True, 0.25), (True, 0.0), (True, 7.0)],
         [96, 32, 28, 28, 31.5, 63, 21],
     ),

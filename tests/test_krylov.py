@@ -214,7 +214,7 @@ def test_systems_smaller_than_a_block(shape, rng):
 
 @pytest.mark.parametrize("name", ["wide", "tall"])
 def test_too_little_room_is_owned_up_to(name):
-    small = gramlm.KrylovSolver(capacity=8, block_size=4, recycle_block=4)
+    small = gramlm.KrylovSolver(capacity=8, block_size=4, recycle_block=4, max_iterations=0)
     case = Case.of(name, solver=small)
     verdicts = []
     for damping in (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-6):
@@ -226,6 +226,25 @@ def test_too_little_room_is_owned_up_to(name):
     assert verdicts[0]
     assert not verdicts[-1]
     assert verdicts == sorted(verdicts, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["wide", "tall", "wide, float32", "tall, float32"])
+def test_conjugate_gradients_finish_what_a_full_basis_leaves(name):
+    small = gramlm.KrylovSolver(capacity=12, block_size=4, recycle_block=4)
+    tolerance = 1e-3 if "float32" in name else 1e-6
+    case = Case.of(name, solver=small)
+    for damping in (1e-2, 1e-4):
+        step = case.solve(damping, tolerance)
+        assert step.solved
+        assert step.work.space.count <= 12
+        assert step.iterations > 3
+        assert step.products >= 2 * step.iterations
+        assert case.missed(step.step, damping) <= 4 * tolerance**2
+        # From the basis: fewer iterations than without one.
+        alone = gramlm.KrylovSolver(capacity=1, block_size=1, recycle_block=0)
+        without = Case.of(name, solver=alone).solve(damping, tolerance)
+        assert without.solved
+        assert step.iterations < without.iterations
 
 
 def test_without_room_to_spare_the_whole_space_is_reached():

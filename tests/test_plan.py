@@ -39,8 +39,13 @@ def chosen(size):
         (size_of(10, 20), gramlm.DenseSolver, gramlm.Materialise),
         (size_of(512, 4000), gramlm.DenseSolver, gramlm.Materialise),
         (size_of(4000, 512), gramlm.DenseSolver, gramlm.Materialise),
-        (size_of(513, 4000), gramlm.KrylovSolver, gramlm.Materialise),
-        (size_of(4000, 513), gramlm.KrylovSolver, gramlm.Materialise),
+        # K takes 2·m²·max(n, p) operations, and with cheap rows nothing else.
+        (size_of(1000, 4999), gramlm.DenseSolver, gramlm.Materialise),
+        (size_of(4999, 1000), gramlm.DenseSolver, gramlm.Materialise),
+        (size_of(1000, 5001), gramlm.KrylovSolver, gramlm.Materialise),
+        (size_of(5001, 1000), gramlm.KrylovSolver, gramlm.Materialise),
+        (size_of(513, 4000, cheap_rows=False), gramlm.KrylovSolver, gramlm.Keep),
+        (size_of(4000, 513, cheap_rows=False), gramlm.KrylovSolver, gramlm.Keep),
         (size_of(100_000, 100_000), gramlm.KrylovSolver, gramlm.RowBlocks),
         # J = 16 MiB, and the dense solver wants two of it and more.
         (size_of(512, 4096, memory_limit=80 * MIB), gramlm.DenseSolver, gramlm.Materialise),
@@ -58,10 +63,14 @@ def test_each_branch(size, solver, memory):
     assert type(policy) is memory
 
 
-def test_the_order_from_which_on_dense_is_not_chosen_may_be_set():
-    choose = gramlm.AutoSolver(dense_order=10).choose
+def test_where_dense_ends_may_be_set():
+    choose = gramlm.AutoSolver(dense_order=10, dense_operations=0).choose
     assert isinstance(choose(size_of(10, 4000)), gramlm.DenseSolver)
     assert isinstance(choose(size_of(11, 4000)), gramlm.KrylovSolver)
+    choose = gramlm.AutoSolver(dense_order=0, dense_operations=1e6).choose
+    assert isinstance(choose(size_of(100, 50)), gramlm.DenseSolver)
+    assert isinstance(choose(size_of(100, 51)), gramlm.DenseSolver)
+    assert isinstance(choose(size_of(100, 100)), gramlm.KrylovSolver)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -87,7 +96,7 @@ def test_no_memory_limit_gives_nonsense(n, p, **rest):
             continue
         assert 1 <= linear.capacity <= min(n, p)
         assert 1 <= linear.block_size <= 64
-        assert linear.recycle_block == 0 or linear.block_size <= linear.recycle_block <= 128
+        assert linear.recycle_block == 0 or linear.block_size <= linear.recycle_block <= 256
         held = 4 * linear.capacity * min(n, p) * size.itemsize
         assert held <= limit or linear.capacity <= 32
         # More memory never makes anything smaller, except that J itself needs no large blocks.

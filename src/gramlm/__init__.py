@@ -32,6 +32,7 @@ from ._gram_solver.conjugate_gradient import ConjugateGradient as ConjugateGradi
 from ._gram_solver.dense import DenseSolver as DenseSolver
 from ._gram_solver.krylov import KrylovSolver as KrylovSolver
 from ._gram_solver.lineax_adapter import LineaxSolver as LineaxSolver
+from ._gram_solver.pcg_solver import PreconditionedCG as PreconditionedCG
 from ._levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from ._levenberg_marquardt import State as State
 from ._linearisation import AbstractLinearisation as AbstractLinearisation
@@ -56,6 +57,16 @@ from ._plan import AutoMemory as AutoMemory
 from ._plan import AutoSolver as AutoSolver
 from ._plan import Plan as Plan
 from ._plan import ProblemSize as ProblemSize
+from ._preconditioner.base import AbstractPreconditioner as AbstractPreconditioner
+from ._preconditioner.block_jacobi import BlockJacobi as BlockJacobi
+from ._preconditioner.jacobi import Jacobi as Jacobi
+from ._preconditioner.none import NoPreconditioner as NoPreconditioner
+from ._preconditioner.nystrom import Nystrom as Nystrom
+from ._preconditioner.pivoted_cholesky import PivotedCholesky as PivotedCholesky
+from ._preconditioner.recycled_directions import RecycledDirections as RecycledDirections
+from ._preconditioner.search_directions import SearchDirections as SearchDirections
+from ._preconditioner.undamped import UndampedSystem as UndampedSystem
+from ._preconditioner.user import UserPreconditioner as UserPreconditioner
 from ._progress import AbstractProgress as AbstractProgress
 from ._progress import Lines as Lines
 from ._progress import ProgressBar as ProgressBar

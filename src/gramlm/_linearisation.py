@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._misc import column_sum_squares, matmul
+from ._misc import column_sum_squares, matmul, times_transpose
 from ._residual import AbstractResidual, RowResidual
 
 
@@ -89,7 +89,7 @@ class MaterialisedLinearisation(AbstractLinearisation):
         return column_sum_squares(self.jacobian), 0
 
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
-        return self.jvp(v[0])[None] if v.shape[0] == 1 else matmul(v, self.jacobian.T)
+        return self.jvp(v[0])[None] if v.shape[0] == 1 else times_transpose(v, self.jacobian)
 
     def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
         return self.vjp(u[0])[None] if u.shape[0] == 1 else matmul(u, self.jacobian)

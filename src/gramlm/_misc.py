@@ -14,6 +14,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 # What a number in a public field may be: a Python number, or a scalar array.
 Scalar = Real[ArrayLike, ""]
 
+# Rows of a symmetric product that are formed at a time.
+_SYMMETRIC_ROWS = 256
+
+# Rows of a matrix whose squares are summed at a time.
+_ROWS = 64
+
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -25,6 +31,17 @@ def dot(a: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, ""]:
 def matmul(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """`a @ b` without the reduced-precision shortcuts of accelerators."""
     return jnp.matmul(a, b, precision=HIGHEST)
+
+
+def times_transpose(block: Float[Array, "b m"], matrix: Float[Array, "k m"]):
+    """`block @ matrixᵀ`, (b, k), for a matrix with many rows.
+
+    Computed as `matrix @ blockᵀ`, and the compiler is kept from turning that around: on a CPU it
+    would transpose the whole matrix first, which takes several times as long as the product
+    (2048 × 8192 by 32 vectors, one core: 11 ms against 54 in float32, 25 against 100 in float64).
+    """
+    columns = jax.lax.optimization_barrier(block.T)
+    return jax.lax.optimization_barrier(matmul(matrix, columns)).T
 
 
 def sum_squares(x: Float[Array, " m"]) -> Float[Array, ""]:
@@ -39,7 +56,15 @@ def norm(x: Float[Array, " m"]) -> Float[Array, ""]:
 
 def column_sum_squares(matrix: Float[Array, "n p"]) -> Float[Array, " p"]:
     """Squared Euclidean norm of every column."""
-    return jnp.sum(matrix * matrix, axis=0)
+    n, p = matrix.shape
+    # Some rows at a time: of all at once, a CPU would store the squares.
+    rows = next((b for b in range(_ROWS, 1, -1) if n % b == 0), n)
+
+    def add(i, sums):
+        part = jax.lax.dynamic_slice_in_dim(matrix, i * rows, rows)
+        return sums + jnp.sum(part * part, axis=0)
+
+    return jax.lax.fori_loop(0, n // rows, add, jnp.zeros((p,), matrix.dtype))
 
 
 def all_finite(x: Float[Array, "..."]) -> Bool[Array, ""]:
@@ -75,8 +100,15 @@ def map_blocks(
 
 def symmetric_product(a: Float[Array, "m q"]) -> Float[Array, "m m"]:
     """`a aᵀ`, symmetric to the last bit."""
-    # By block rows of the lower triangle it takes fewer operations, but no less time on a CPU.
-    return symmetrised(matmul(a, a.T))
+    m = a.shape[0]
+    if m < 4 * _SYMMETRIC_ROWS:
+        return symmetrised(matmul(a, a.T))
+    # By block rows of the lower triangle: three quarters of the time at m = 2048 on a CPU.
+    lower = jnp.zeros((m, m), a.dtype)
+    for start in range(0, m, _SYMMETRIC_ROWS):
+        block, above = a[start : start + _SYMMETRIC_ROWS], a[: start + _SYMMETRIC_ROWS]
+        lower = jax.lax.dynamic_update_slice(lower, matmul(block, above.T), (start, 0))
+    return symmetrised(lower)
 
 
 def symmetrised(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:

@@ -84,19 +84,22 @@ def wants_measurement(size: ProblemSize, solver: object, memory: object) -> bool
 class AutoSolver(AbstractSolverChoice):
     """`DenseSolver` for small systems, `KrylovSolver` for all others.
 
-    Dense is chosen when m = min(n, p) is at most `dense_order` and J, its whitened copy and three
-    m × m matrices fit the memory limit. A basis costs about 4·n·p·k operations for its k vectors,
-    K costs 2·m²·max(n, p): with the k of some hundreds that a small λ asks for the two meet at
-    m of about 500 (see the documentation, "Which solver", for the measurements).
+    Dense is chosen when J, its whitened copy and three m × m matrices, m = min(n, p), fit the
+    memory limit, and either m is at most `dense_order`, or the rows of J are cheap and forming K
+    takes at most `dense_operations`, 2·m²·max(n, p): a fraction of a second, less than the steps of
+    a basis take beside their products (see the documentation, "Which solver", for measurements).
     """
 
     dense_order: int = eqx.field(static=True, default=512)
+    dense_operations: float | int = eqx.field(static=True, default=1e10)
 
     def dense_fits(self, size: ProblemSize) -> bool:
         """Whether the dense solver is the cheaper one, and fits."""
         m = size.order
         needed = 2 * size.jacobian_bytes + 3 * m * m * size.itemsize
-        return m <= self.dense_order and needed <= size.memory_limit
+        operations = 2 * m * size.residuals * size.params
+        cheap = size.cheap_rows and operations <= self.dense_operations
+        return (m <= self.dense_order or cheap) and needed <= size.memory_limit
 
     def choose(self, size: ProblemSize) -> AbstractGramSolver:
         if self.dense_fits(size):
@@ -159,7 +162,12 @@ def recycled_block(size: ProblemSize) -> int:
     None where vectors share little: there a basis that starts from the residual alone is smaller.
     """
     block = lanczos_block(size)
-    return _between(min(2 * block, _block_limit(size)), block, 128) if block >= _SHARING else 0
+    if block < _SHARING:
+        return 0
+    # The products of recycled vectors are shared among more, up to what a matrix product wants to
+    # be efficient: 256 of them took a third of the time of four blocks of 64.
+    wanted = 4 * block if size.vector_cost is not None else 256
+    return _between(min(wanted, _block_limit(size)), block, 256)
 
 
 def _block_limit(size: ProblemSize) -> int:

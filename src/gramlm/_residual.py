@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._flatten import FlatSpec, as_parameters, flatten_residual
-from ._misc import column_sum_squares, map_blocks, matmul, unit_rows
+from ._misc import column_sum_squares, map_blocks, matmul, times_transpose, unit_rows
 
 # Rows of the Jacobian assembled at a time, unless a memory policy says otherwise: large enough
 # for the products to be efficient, small enough for the temporaries not to matter. Each row of a
@@ -224,14 +224,10 @@ class RowResidual(AbstractResidual):
         values, rows = [], []
         for function, data, m in zip(self.functions, self.datasets, self.sizes, strict=True):
             linearised = _point_linearisation(self._point(function), m, self.num_params)
-            count = jax.tree.leaves(data)[0].shape[0]
             batch = self.block_size or _POINTS_AT_A_TIME
-            if count <= batch:
-                r, j = jax.vmap(linearised, in_axes=(None, 0))(params, data)
-            else:
-                r, j = jax.lax.map(lambda x, f=linearised: f(params, x), data, batch_size=batch)
-            values.append(r.reshape(-1))
-            rows.append(j.reshape(-1, self.num_params))
+            r, j = _assembled(lambda x, f=linearised: f(params, x), data, batch)
+            values.append(r)
+            rows.append(j)
         if len(rows) == 1:
             return values[0], rows[0]
         return jnp.concatenate(values), jnp.concatenate(rows)
@@ -264,7 +260,7 @@ class RowResidual(AbstractResidual):
 
             def multiply(points, linearised=linearised):
                 rows = jax.vmap(linearised, in_axes=(None, 0))(params, points)[1]
-                return matmul(rows.reshape(-1, self.num_params), v.T)
+                return times_transpose(v, rows.reshape(-1, self.num_params)).T
 
             batches, rest = _batches(data, self.block_size or _POINTS_AT_A_TIME)
             if batches is not None:
@@ -321,6 +317,38 @@ def _point_linearisation(point, m: int, p: int):
         return value, jax.vmap(jvp, out_axes=1)(jnp.eye(p, dtype=params.dtype))
 
     return linearised
+
+
+def _assembled(linearised, data: PyTree, batch: int):
+    """The residual (n,) and the rows (n, p) of all points, `batch` of them at a time.
+
+    Written into one array: stacked and reshaped blocks would be read, on a CPU, by loops where a
+    matrix product is wanted. The last batch overlaps the one before it.
+    """
+    count = jax.tree.leaves(data)[0].shape[0]
+
+    def block(points):
+        values, rows = jax.vmap(linearised)(points)
+        return values.reshape(-1), rows.reshape(-1, rows.shape[-1])
+
+    if count <= batch:
+        return block(data)
+    first = jax.eval_shape(block, jax.tree.map(lambda x: x[:batch], data))
+    m = first[0].shape[0] // batch
+
+    def write(i, carry):
+        start = jnp.minimum(i * batch, count - batch)
+        points = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, batch), data)
+        return jax.tree.map(
+            lambda all_of_it, part: jax.lax.dynamic_update_slice_in_dim(
+                all_of_it, part, m * start, axis=0
+            ),
+            carry,
+            block(points),
+        )
+
+    room = jax.tree.map(lambda s: jnp.zeros((count * m, *s.shape[1:]), s.dtype), first)
+    return jax.lax.fori_loop(0, -(-count // batch), write, room)
 
 
 def _batches(data: PyTree, size: int) -> tuple[PyTree | None, PyTree | None]:

@@ -1,7 +1,7 @@
 """The whitened Jacobian `A = J L⁻ᵀ` for a metric `M = L Lᵀ`, and Krylov methods on `K = A Aᵀ`.
 
-`A Aᵀ` and `AᵀA` have the same eigenvalues, beside zeros. The methods work in the smaller of the
-two spaces, of dimension m = min(n, p), and write K for either product.
+`A Aᵀ` and `AᵀA` have the same eigenvalues, beside zeros. The methods work in one of the two
+spaces, the smaller unless told otherwise, of dimension m, and write K for either product.
 """
 
 from collections.abc import Callable
@@ -23,29 +23,35 @@ _COLUMNS_AT_A_TIME = 128
 
 
 class WhitenedJacobian(eqx.Module):
-    """`A` as an operator on blocks of vectors, which are rows."""
+    """`A` as an operator on blocks of vectors, which are rows.
+
+    `wide`: whether K is `A Aᵀ`, on residual space; where n ≤ p unless given.
+    """
 
     at: AbstractLinearisation
     whitening: Whitening
+    wide: bool = eqx.field(static=True)
 
-    def __init__(self, at: AbstractLinearisation, metric: lx.AbstractLinearOperator | None):
+    def __init__(
+        self,
+        at: AbstractLinearisation,
+        metric: lx.AbstractLinearOperator | None,
+        wide: bool | None = None,
+    ):
         GramOperator(at, metric=metric)  # checks the metric
         factor = Whitening(None) if metric is None else whitening(metric)
         self.at = at
         self.whitening = jax.tree.map(lambda x: x.astype(at.residual.dtype), factor)
+        self.wide = at.num_residuals <= at.num_params if wide is None else wide
 
     @property
     def dtype(self) -> Any:
         return self.at.residual.dtype
 
     @property
-    def wide(self) -> bool:
-        return self.at.num_residuals <= self.at.num_params
-
-    @property
     def size(self) -> int:
-        """m, the dimension of the smaller space."""
-        return min(self.at.num_residuals, self.at.num_params)
+        """m, the dimension of the space on which K acts."""
+        return self.at.num_residuals if self.wide else self.at.num_params
 
     def times(self, y: Float[Array, "k p"]) -> Float[Array, "k n"]:
         """`A y` for each row."""
@@ -56,11 +62,11 @@ class WhitenedJacobian(eqx.Module):
         return self.whitening.rows(self.at.vjp_block(u))
 
     def leave(self, x: Float[Array, "k m"]) -> Float[Array, "k q"]:
-        """From the smaller space to the larger one."""
+        """From the space on which K acts to the other one."""
         return self.transposed(x) if self.wide else self.times(x)
 
     def enter(self, x: Float[Array, "k q"]) -> Float[Array, "k m"]:
-        """From the larger space to the smaller one."""
+        """From the other space to that on which K acts."""
         return self.times(x) if self.wide else self.transposed(x)
 
     def gram(self, x: Float[Array, "k m"]) -> Float[Array, "k m"]:
@@ -191,8 +197,8 @@ def damped_forms(
         return (u, v, beta), (alpha, beta)
 
     u, length = normalised(starts)
-    larger = max(jacobian.at.num_residuals, jacobian.at.num_params)
-    start = (u, jnp.zeros((len(starts), larger), u.dtype), jnp.zeros_like(length))
+    other = jacobian.at.num_params if jacobian.wide else jacobian.at.num_residuals
+    start = (u, jnp.zeros((len(starts), other), u.dtype), jnp.zeros_like(length))
     alphas, betas = jax.lax.scan(step, start, length=steps)[1]
 
     # (B Bᵀ + λ)⁻¹ for the bidiagonal B of alphas and betas, by Schur complements from the last

@@ -1,34 +1,28 @@
 """Conjugate gradients with a norm-wise stopping test, as a lineax solver."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
-import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from .._misc import Scalar, dot, norm, safe_divide
-
-
-class _Iterate(NamedTuple):
-    x: Float[Array, " m"]
-    residual: Float[Array, " m"]
-    direction: Float[Array, " m"]
-    size: Float[Array, ""]  # squared norm of the residual
-    iterations: Array
-    broken: Array
+from .._misc import Scalar, scattered_signs, sum_squares
+from .preconditioned_cg import preconditioned_cg
 
 
 class ConjugateGradient(lx.AbstractLinearSolver):
     """Conjugate gradients for positive definite operators (Hestenes and Stiefel 1952).
 
-    Stops when `‖b − A x‖ ≤ rtol·‖b‖`, in norm, so that zeros in b do no harm; a zero b has the
-    solution zero. `max_steps=None` allows as many iterations as unknowns, at most 1000. On
-    breakdown, a direction of no positive curvature, it returns what it has, and says so.
+    Stops when `‖b − A x‖ ≤ rtol·‖b‖`, in norm and by the true residual, so that zeros in b do no
+    harm; a zero b has the solution zero. `max_steps=None` allows as many iterations as unknowns,
+    at most 1000. On breakdown, a direction of no positive curvature, it returns what it has, and
+    says so. A preconditioner goes into `options={"preconditioner": …}`, as for `lineax.CG`: a
+    positive definite operator that approximates the inverse.
 
-    **Raises:** `ValueError` for an operator not tagged as positive semidefinite.
+    **Raises:** `ValueError` for an operator or a preconditioner not tagged as positive
+    semidefinite.
     """
 
     rtol: Scalar = 1e-4
@@ -41,53 +35,49 @@ class ConjugateGradient(lx.AbstractLinearSolver):
             raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
 
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]):
-        del options
-        if not lx.is_positive_semidefinite(operator):
-            raise ValueError(
-                "`ConjugateGradient` needs an operator tagged as positive semidefinite; got "
-                f"{type(operator).__name__} without the tag."
-            )
+        for name, given in (("operator", operator), ("preconditioner", _inverse(options))):
+            if given is not None and not lx.is_positive_semidefinite(given):
+                raise ValueError(
+                    f"`ConjugateGradient` needs its {name} tagged as positive semidefinite; got "
+                    f"{type(given).__name__} without the tag."
+                )
         return lx.linearise(operator)
 
     def compute(self, state: Any, vector: PyTree[Array], options: dict[str, Any]):
-        del options
-        given, unravel = jax.flatten_util.ravel_pytree(vector)
-        # To entries of at most 1, so that no square overflows or vanishes.
-        scale = jnp.max(jnp.abs(given))
-        b = safe_divide(given, scale)
+        b, unravel = jax.flatten_util.ravel_pytree(vector)
+        inverse = _inverse(options)
 
-        def multiply(x):
-            return jax.flatten_util.ravel_pytree(state.mv(unravel(x)))[0]
+        def flat(operator: lx.AbstractLinearOperator):
+            return lambda x: jax.flatten_util.ravel_pytree(operator.mv(unravel(x)))[0]
 
+        multiply = flat(state)
+        # For units and rounding a lower bound on the largest eigenvalue, within n of it, will do.
+        probe = scattered_signs(b.size, b.dtype)
+        size = jnp.sqrt(sum_squares(multiply(probe)) / b.size)
         limit = min(b.size, 1000) if self.max_steps is None else self.max_steps
-        target = (self.rtol * norm(b)) ** 2
 
-        def unfinished(it: _Iterate):
-            return (it.size > target) & (it.iterations < limit) & ~it.broken
+        def gap(x, image, rhs, residual, damping):
+            return sum_squares(residual), sum_squares(rhs)
 
-        def iterate(it: _Iterate) -> _Iterate:
-            image = multiply(it.direction)
-            curvature = dot(it.direction, image)
-            broken = ~(curvature > 0) | ~jnp.isfinite(curvature)
-            length = jnp.where(broken, 0, it.size / jnp.where(broken, 1, curvature))
-            residual = it.residual - jnp.where(broken, 0, length * image)
-            size = dot(residual, residual)
-            direction = residual + size / it.size * it.direction
-            x = it.x + length * it.direction
-            return _Iterate(x, residual, direction, size, it.iterations + 1, broken)
-
-        size = dot(b, b)
-        zero, broken = jnp.zeros((), jnp.int32), ~jnp.isfinite(size)
-        start = _Iterate(jnp.zeros_like(b), b, b, size, zero, broken)
-        end = jax.lax.while_loop(unfinished, iterate, start)
+        found = preconditioned_cg(
+            multiply,
+            (lambda x: x) if inverse is None else flat(inverse),
+            b,
+            jnp.zeros((), b.dtype),
+            largest_eigenvalue=size,
+            tolerance=jnp.asarray(self.rtol, b.dtype) ** 2,
+            max_iterations=limit,
+            gap=gap,
+        )
         result = lx.RESULTS.where(
-            end.broken,
-            lx.RESULTS.breakdown,
+            found.converged,
+            lx.RESULTS.successful,
             lx.RESULTS.where(
-                end.size <= target, lx.RESULTS.successful, lx.RESULTS.max_steps_reached
+                found.iterations >= limit, lx.RESULTS.max_steps_reached, lx.RESULTS.breakdown
             ),
         )
-        return unravel(scale * end.x), result, {"num_steps": end.iterations, "max_steps": limit}
+        stats = {"num_steps": found.iterations, "max_steps": limit}
+        return unravel(found.solution), result, stats
 
     def transpose(self, state: Any, options: dict[str, Any]):
         return state, options
@@ -97,3 +87,7 @@ class ConjugateGradient(lx.AbstractLinearSolver):
 
     def assume_full_rank(self) -> bool:
         return True
+
+
+def _inverse(options: dict[str, Any]) -> lx.AbstractLinearOperator | None:
+    return options.get("preconditioner")

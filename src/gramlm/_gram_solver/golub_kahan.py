@@ -16,9 +16,11 @@ from jaxtyping import Array, Float, Int
 
 from .._linearisation import AbstractLinearisation
 from .._metric import Whitening
-from .._misc import all_finite, dot, matmul, norm, sum_squares
+from .._misc import all_finite, dot, matmul, norm, sum_squares, times_transpose
 from .base import AbstractDampedSystem, AbstractFactorisation, LinearStep
+from .finish import deflation, finished
 from .growth import Attempt, BlockSizes, Outcome, Recycled, Work, grown, recycled
+from .preconditioned_cg import normal_gap, preconditioned_cg
 from .subspace import Subspace, outside, remaining
 
 
@@ -56,9 +58,9 @@ class TallSubspace(eqx.Module):
         """`z AᵀA` for the `size` vectors z that were added last."""
         return self.params.last_images(size)
 
-    def ritz(self) -> tuple[Float[Array, " k"], Float[Array, "k p"]]:
-        """The Ritz values of `AᵀA` in descending order, and their vectors."""
-        return self.params.ritz()
+    def ritz(self, room: int) -> tuple[Float[Array, " k"], Float[Array, "room p"]]:
+        """The Ritz values of `AᵀA` in descending order, and the vectors of the first of them."""
+        return self.params.ritz(room)
 
     def image(self, y: Float[Array, " k"]) -> Float[Array, " n"]:
         """`A Zᵀ y`."""
@@ -76,13 +78,18 @@ class TallSubspace(eqx.Module):
         (image,) = images
         # U has to span all of the image, however small a part is, so that its rank is not judged;
         # what is arbitrary about Householder's Q may lie inside of U, and is dropped.
-        added = jnp.linalg.qr(outside(image, self.left).T)[0].T
-        added = remaining(outside(added, self.left))
+        added = jnp.linalg.qr(outside(image, self.left, self.count).T)[0].T
+        added = remaining(outside(added, self.left, self.count))
         zero, start = jnp.zeros((), self.count.dtype), self.count
         left = jax.lax.dynamic_update_slice(self.left, added, (start, zero))
-        columns = matmul(left, image.T)
+        columns = times_transpose(image, left).T
         triangle = jax.lax.dynamic_update_slice(self.triangle, columns, (zero, start))
         return TallSubspace(params, left, triangle)
+
+    def factors(self, damping: Float[Array, ""]) -> tuple[Float[Array, "_ k"], Float[Array, "k k"]]:
+        """Q and R' of `[R; √λ I] = Q R'`."""
+        shift = jnp.sqrt(damping) * jnp.eye(self.capacity, dtype=self.dtype)
+        return jnp.linalg.qr(jnp.concatenate([self.triangle, shift]))
 
     def solve(
         self,
@@ -90,17 +97,15 @@ class TallSubspace(eqx.Module):
         rhs: Float[Array, " n"] | None,
         damping: Float[Array, ""],
     ) -> Float[Array, " k"]:
-        """`(RᵀR + λI)⁻¹ Z g`, by a QR factorisation of `[R; √λ I]`.
+        """`(RᵀR + λI)⁻¹ Z g`.
 
         With the b of `g = Aᵀ b` it is `argmin ½‖b − A Zᵀ y‖² + ½λ‖y‖²`, and R is never squared.
         """
-        k = self.capacity
-        shift = jnp.sqrt(damping) * jnp.eye(k, dtype=gradient.dtype)
-        q, r = jnp.linalg.qr(jnp.concatenate([self.triangle, shift]))
+        q, r = self.factors(damping)
         if rhs is None:
             back = jsl.solve_triangular(r, self.params.coordinates(gradient), trans=1)
         else:
-            back = matmul(q[:k].T, matmul(self.left, rhs))
+            back = matmul(q[: self.capacity].T, matmul(self.left, rhs))
         return jsl.solve_triangular(r, back)
 
 
@@ -115,6 +120,7 @@ class GolubKahanFactorisation(AbstractFactorisation):
     work: Work
     sizes: BlockSizes = eqx.field(static=True)
     keep: float = eqx.field(static=True)
+    max_iterations: int = eqx.field(static=True)
 
     def at(self, damping: Float[Array, ""]) -> "GolubKahanSystem":
         return GolubKahanSystem(factors=self, damping=damping)
@@ -149,7 +155,10 @@ class GolubKahanSystem(AbstractDampedSystem):
             relative_residual=outcome.relative_residual,
             iterations=outcome.passes,
             # One for the gradient, and one for the residual of each attempt.
-            products=2 * (outcome.work.space.count - work.space.count) + outcome.passes + 2,
+            products=2 * (outcome.work.space.count - work.space.count)
+            + outcome.products
+            + outcome.passes
+            + 2,
             solved=all_finite(step) & outcome.usable,
             work=outcome.work,
         )
@@ -179,7 +188,8 @@ def _solved(
             # basis it vanishes but for the rounding of y.
             scale = jnp.sqrt(factors.largest) * norm(rhs)
             left = rhs - image
-            rho = outside(factors.backward(left[None]) - damping * v, space.params.vectors)[0]
+            gradient_left = factors.backward(left[None]) - damping * v
+            rho = outside(gradient_left, space.params.vectors, space.count)[0]
             rounding = eps * (jnp.sqrt(factors.largest) * norm(left) + damping * norm(y))
         return Attempt(
             coordinates=y,
@@ -197,7 +207,28 @@ def _solved(
 
     end = grown(factors.recycled, factors.sizes, work, None, tolerance, attempt, extend)
     y = end.last.coordinates
-    return end.space.params.combine(y), end.space.image(y), Outcome.of(end, damping)
+    params = end.space.params
+    v, image = params.combine(y), end.space.image(y)
+    outcome = Outcome.of(end, damping)
+    if factors.max_iterations == 0:
+        return v, image, outcome
+
+    def iterate():
+        triangle = end.space.factors(damping)[1]
+        found = preconditioned_cg(
+            lambda x: factors.backward(factors.forward(x[None]))[0],
+            deflation(params, damping, lambda x: jsl.cho_solve((triangle, False), x)),
+            gradient,
+            damping,
+            largest_eigenvalue=factors.largest,
+            tolerance=tolerance**2,
+            max_iterations=factors.max_iterations,
+            start=(v, params.multiply(y)),
+            gap=normal_gap,
+        )
+        return found, factors.forward(found.solution[None])[0]
+
+    return finished(v, image, outcome, ~end.last.meets(tolerance), norm(gradient), iterate)
 
 
 @_solved.def_jvp

@@ -15,6 +15,9 @@ from .._misc import all_finite, norm, safe_divide, scattered_signs, sum_squares
 # what is new.
 _RECYCLED_PART = 0.75
 
+# Recycled vectors are taken in as a large block if they fill this part of it.
+_FILLED_PART = 0.75
+
 # The residual of a system is computed to about this multiple of its unit of rounding.
 _ROUNDING = 8.0
 
@@ -24,9 +27,9 @@ _ROUNDED_PART = 0.1
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """Room for vectors, vectors in a Lanczos block, and recycled vectors taken in at a time.
+    """Room for vectors, vectors in a block, and recycled vectors taken in at a time.
 
-    With 0 of these nothing is recycled.
+    With 0 of these nothing is recycled, and fewer than that many come in blocks of `block`.
     """
 
     capacity: int
@@ -85,10 +88,10 @@ def fresh_recycled(sizes: BlockSizes, like: Float[Array, " m"]) -> Recycled:
 
 def recycled(space: Any, damping: Float[Array, ""], keep: float, before: Recycled) -> Recycled:
     """The Ritz vectors of a basis whose values exceed `keep`·λ; those from `before` on failure."""
-    values, vectors = space.ritz()
     room = before.vectors.shape[0]
+    values, vectors = space.ritz(room)
     after = Recycled(
-        vectors=vectors[:room],
+        vectors=vectors,
         values=values,
         count=jnp.minimum(jnp.sum(values > keep * damping), room).astype(jnp.int32),
         basis_size=space.count,
@@ -152,10 +155,11 @@ class _Growth(NamedTuple):
 
 
 class Outcome(eqx.Module):
-    """How a solve went. Nothing in it is differentiated."""
+    """How a solve went: `products` with J beside those of the basis. Nothing is differentiated."""
 
     work: Work
     passes: Int[Array, ""]
+    products: Int[Array, ""]
     relative_residual: Float[Array, ""]
     usable: Bool[Array, ""]
 
@@ -165,6 +169,7 @@ class Outcome(eqx.Module):
         return cls(
             work=Work(end.space, end.taken, damping),
             passes=end.passes,
+            products=jnp.zeros_like(end.passes),
             relative_residual=safe_divide(norm(last.rho), last.target),
             usable=last.usable(),
         )
@@ -191,29 +196,42 @@ def grown(
         block = jnp.where(jnp.arange(size)[:, None] < first, 0, block)
         return block.at[first].set(it.last.rho)
 
+    def known(it: _Growth, size: int):
+        held = min(size, recycled.vectors.shape[0])
+        block = jax.lax.dynamic_slice_in_dim(recycled.vectors, it.taken, held)[::-1]
+        return jnp.pad(block, ((size - held, 0), (0, 0)))
+
     def lanczos(it: _Growth):
         start = scattered_signs(sizes.block * m, dtype).reshape(sizes.block, m)
-        block = jnp.where(it.space.count == 0, start, it.space.last_images(sizes.block))
-        return *extend(it.space, it.damped, with_residual(block, it)), it.taken
+        return jnp.where(it.space.count == 0, start, it.space.last_images(sizes.block))
 
-    def recycle(it: _Growth):
-        here = (it.taken, jnp.zeros_like(it.taken))
-        block = jax.lax.dynamic_slice(recycled.vectors, here, (sizes.recycled, m))[::-1]
+    def small(it: _Growth):
+        if sizes.recycled == 0:
+            block, taken = lanczos(it), it.taken
+        else:
+            left = recycled.count - it.taken
+            block = jnp.where(left > 0, known(it, sizes.block), lanczos(it))
+            taken = it.taken + jnp.where(left > 0, sizes.block, 0)
+        return *extend(it.space, it.damped, with_residual(block, it)), taken
+
+    def large(it: _Growth):
+        block = known(it, sizes.recycled)
         larger = extend(it.space, it.damped, with_residual(block, it))
         return *larger, it.taken + sizes.recycled
 
-    def recycling(it: _Growth):
-        return it.taken < recycled.count
+    def many(it: _Growth):
+        # Nearly as many as a large block takes; a few more do no harm, many would be a waste.
+        return recycled.count - it.taken > _FILLED_PART * sizes.recycled
 
     def unfinished(it: _Growth):
-        wanted = jnp.where(recycling(it), sizes.recycled, sizes.block)
-        return ~it.last.meets(tolerance) & (it.space.count + wanted <= it.space.capacity)
+        return ~it.last.meets(tolerance) & (it.space.count + sizes.block <= it.space.capacity)
 
     def advance(it: _Growth) -> _Growth:
-        if sizes.recycled == 0:
-            space, damped, taken = lanczos(it)
+        if sizes.recycled <= sizes.block:
+            space, damped, taken = small(it)
         else:
-            space, damped, taken = jax.lax.cond(recycling(it), recycle, lanczos, it)
+            fits = it.space.count + sizes.recycled <= it.space.capacity
+            space, damped, taken = jax.lax.cond(many(it) & fits, large, small, it)
         return _Growth(space, damped, taken, it.passes + 1, attempt(space, damped))
 
     none = jnp.zeros((), jnp.int32)

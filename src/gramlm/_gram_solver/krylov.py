@@ -11,8 +11,10 @@ from .._metric import metric_inverse, whitening
 from .._misc import all_finite, dot, norm, sum_squares
 from .._residual import AbstractResidual
 from .base import AbstractDampedSystem, AbstractFactorisation, AbstractGramSolver, Form, LinearStep
+from .finish import deflation, finished
 from .golub_kahan import GolubKahanFactorisation, TallSubspace
 from .growth import Attempt, BlockSizes, Outcome, Recycled, Work, fresh_recycled, grown, recycled
+from .preconditioned_cg import dual_gap, preconditioned_cg
 from .subspace import DampedSubspace, Subspace
 
 # What is not summed over n² entries is rounded less than a dense K: on a kernel problem in float32
@@ -36,21 +38,26 @@ class KrylovSolver(AbstractGramSolver):
       part of a third.
     - `block_size`: vectors in a Lanczos block. More make fewer passes over the data, and more
       vectors altogether; 1 where a product with b vectors costs b times that with one.
-    - `recycle_block`: recycled vectors taken in at a time; 0 recycles nothing.
+    - `recycle_block`: recycled vectors taken in at a time where there are about as many; fewer
+      come in blocks of `block_size`. 0 recycles nothing.
     - `keep`: Ritz vectors are kept whose value exceeds `keep`·λ; below, they hardly act on w.
+    - `max_iterations` of conjugate gradients, deflated with the basis, where it is full and the
+      solution not good enough; 0 for none.
     """
 
     capacity: int = eqx.field(static=True, default=512)
     block_size: int = eqx.field(static=True, default=32)
     recycle_block: int = eqx.field(static=True, default=64)
     keep: float = eqx.field(static=True, default=0.1)
+    max_iterations: int = eqx.field(static=True, default=300)
 
     def __check_init__(self):
         for name in ("capacity", "block_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
-        if self.recycle_block < 0:
-            raise ValueError(f"`recycle_block` must not be negative; got {self.recycle_block}.")
+        for name in ("recycle_block", "max_iterations"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative; got {getattr(self, name)}.")
         if not self.keep > 0:
             raise ValueError(f"`keep` must be positive; got {self.keep}.")
 
@@ -90,7 +97,7 @@ class KrylovSolver(AbstractGramSolver):
                 rounding=_ROUNDING * eps * largest_eigenvalue,
                 work=Work.fresh(Subspace.empty(sizes.capacity, residual)),
                 sizes=sizes,
-                keep=self.keep,
+                settings=self,
             )
         sizes = self._sizes(p).for_range(n)
         return GolubKahanFactorisation(
@@ -102,6 +109,7 @@ class KrylovSolver(AbstractGramSolver):
             work=Work.fresh(TallSubspace.empty(sizes.capacity, residual, p)),
             sizes=sizes,
             keep=self.keep,
+            max_iterations=self.max_iterations,
         )
 
 
@@ -115,13 +123,13 @@ class KrylovFactorisation(AbstractFactorisation):
     rounding: Float[Array, ""]
     work: Work
     sizes: BlockSizes = eqx.field(static=True)
-    keep: float = eqx.field(static=True)
+    settings: KrylovSolver = eqx.field(static=True)
 
     def at(self, damping: Float[Array, ""]) -> "KrylovSystem":
         return KrylovSystem(factors=self, damping=damping)
 
     def recycle(self, work: Work) -> Recycled:
-        return recycled(work.space, work.damping, self.keep, self.recycled)
+        return recycled(work.space, work.damping, self.settings.keep, self.recycled)
 
     def multiply(self, block: Float[Array, "b n"]) -> Float[Array, "b n"]:
         """K times each row of a block, in two passes over the data."""
@@ -146,7 +154,7 @@ class KrylovSystem(AbstractDampedSystem):
             image=-image,
             relative_residual=outcome.relative_residual,
             iterations=outcome.passes,
-            products=2 * (outcome.work.space.count - work.space.count) + 1,
+            products=2 * (outcome.work.space.count - work.space.count) + outcome.products + 1,
             solved=all_finite(step) & outcome.usable,
             work=outcome.work,
         )
@@ -182,7 +190,27 @@ def _solved(
     damped = DampedSubspace.of(work.space, damping)
     end = grown(factors.recycled, factors.sizes, work, damped, tolerance, attempt, extend)
     y = end.last.coordinates
-    return end.space.combine(y), end.space.multiply(y), Outcome.of(end, damping)
+    known = end.space.combine(y), end.space.multiply(y)
+    outcome = Outcome.of(end, damping)
+    iterations = factors.settings.max_iterations
+    if iterations == 0:
+        return *known, outcome
+
+    def iterate():
+        found = preconditioned_cg(
+            lambda x: factors.multiply(x[None])[0],
+            deflation(end.space, damping, end.damped.solve),
+            rhs,
+            damping,
+            largest_eigenvalue=factors.largest,
+            tolerance=tolerance**2,
+            max_iterations=iterations,
+            start=known,
+            gap=dual_gap,
+        )
+        return found, found.image
+
+    return finished(*known, outcome, ~end.last.meets(tolerance), norm(rhs), iterate)
 
 
 @_solved.def_jvp

@@ -15,14 +15,21 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int
 
-from .._misc import matmul, safe_divide, symmetrised
+from .._misc import matmul, safe_divide, times_transpose
 
-# Orders at which the eigenvalue problem of T is compiled: the smallest that holds it is solved.
-_ORDERS = (32, 64, 128, 256, 384, 512, 768, 1024, 2048)
+# About as many vectors of a basis are worked on at a time, and none where there are none yet.
+_PART = 256
+
+# Orders at which the eigenvalue problem of T is compiled beside the full one: the smallest that
+# holds it is solved. Each takes a sixth of a second to compile.
+_ORDERS = (128, 512)
 
 
 class Subspace(eqx.Module):
-    """Z, K Z and Z K Zᵀ, in arrays with room for `capacity` vectors; unused rows are zero."""
+    """Z, K Z and Z K Zᵀ, in arrays with room for `capacity` vectors; unused rows are zero.
+
+    Of the symmetric `projected` only the lower triangle is filled.
+    """
 
     vectors: Float[Array, "k m"]
     images: Float[Array, "k m"]
@@ -78,17 +85,25 @@ class Subspace(eqx.Module):
 
         The caller sees to it that there is room: `count + b ≤ capacity` and `≤ m`.
         """
+        size = candidates.shape[0]
         added = self._orthonormalised(candidates)
         images = multiply(added)
         here = (self.count, jnp.zeros((), self.count.dtype))
         vectors = jax.lax.dynamic_update_slice(self.vectors, added, here)
-        rows = matmul(images, vectors.T)
+
+        def columns(start: Int[Array, ""], rows: Float[Array, "b k"], part: Float[Array, "c m"]):
+            return jax.lax.dynamic_update_slice_in_dim(
+                rows, times_transpose(images, part), start, 1
+            )
+
+        rows = jnp.zeros((size, self.capacity), images.dtype)
+        rows = _over_used(vectors, self.count + size, columns, rows)
         projected = jax.lax.dynamic_update_slice(self.projected, rows, here)
         return Subspace(
             vectors=vectors,
             images=jax.lax.dynamic_update_slice(self.images, images, here),
-            projected=symmetrised(projected),
-            count=self.count + candidates.shape[0],
+            projected=projected,
+            count=self.count + size,
         )
 
     def _orthonormalised(self, candidates: Float[Array, "b m"]) -> Float[Array, "b m"]:
@@ -100,11 +115,14 @@ class Subspace(eqx.Module):
         """
 
         size = jnp.max(jnp.abs(candidates), axis=1, keepdims=True)
-        block = orthonormal(outside(safe_divide(candidates, size), self.vectors))
-        return orthonormal(remaining(outside(block, self.vectors)))
+        block = orthonormal(outside(safe_divide(candidates, size), self.vectors, self.count))
+        return orthonormal(remaining(outside(block, self.vectors, self.count)))
 
-    def ritz(self) -> tuple[Float[Array, " k"], Float[Array, "k m"]]:
-        """The Ritz values of K in descending order, and their vectors; zeros beyond `count`."""
+    def ritz(self, room: int) -> tuple[Float[Array, " k"], Float[Array, "room m"]]:
+        """The Ritz values of K in descending order, and the vectors of the first of them.
+
+        Zeros beyond `count`.
+        """
         orders = [order for order in _ORDERS if order < self.capacity] + [self.capacity]
         used = jnp.arange(self.capacity) < self.count
 
@@ -113,7 +131,7 @@ class Subspace(eqx.Module):
                 # Unused rows would mix with Ritz vectors of the value 0.
                 bound = jnp.max(jnp.abs(projected)) + jnp.finfo(projected.dtype).tiny
                 part = projected[:order, :order] - jnp.diag(jnp.where(used, 0, bound)[:order])
-                values, vectors = jnp.linalg.eigh(part)
+                values, vectors = jnp.linalg.eigh(part, symmetrize_input=False)
                 fill = (0, self.capacity - order)
                 return jnp.pad(values[::-1], fill), jnp.pad(vectors[:, ::-1].T, (fill, fill))
 
@@ -121,13 +139,46 @@ class Subspace(eqx.Module):
 
         index = jnp.sum(jnp.asarray(orders[:-1], jnp.int32) < self.count)
         values, coordinates = jax.lax.switch(index, list(map(solve, orders)), self.projected)
-        kept = jnp.where(used[:, None], coordinates, 0)
-        return jnp.where(used, jnp.maximum(values, 0), 0), matmul(kept, self.vectors)
+        kept = jnp.where(used[:, None], coordinates, 0)[:room]
+
+        def add(start: Int[Array, ""], sums: Float[Array, "room m"], part: Float[Array, "c m"]):
+            columns = jax.lax.dynamic_slice_in_dim(kept, start, part.shape[0], 1)
+            return sums + matmul(columns, part)
+
+        vectors = jnp.zeros((room, self.vectors.shape[1]), self.dtype)
+        vectors = _over_used(self.vectors, self.count, add, vectors)
+        return jnp.where(used, jnp.maximum(values, 0), 0), vectors
 
 
-def outside(block: Float[Array, "b m"], basis: Float[Array, "k m"]) -> Float[Array, "b m"]:
-    """What the rows of a block have outside of an orthonormal basis."""
-    return block - matmul(matmul(block, basis.T), basis)
+def _over_used(
+    vectors: Float[Array, "k m"],
+    count: Int[Array, ""],
+    body: Callable[[Int[Array, ""], Array, Float[Array, "c m"]], Array],
+    init: Array,
+) -> Array:
+    """`body(start, carry, vectors[start : start + c])` over those of the vectors that are in use.
+
+    The last part may reach beyond them, where the vectors are zero.
+    """
+    capacity = vectors.shape[0]
+    part = next((c for c in range(_PART, _PART // 4, -1) if capacity % c == 0), capacity)
+
+    def advance(i, carry):
+        start = i * part
+        return body(start, carry, jax.lax.dynamic_slice_in_dim(vectors, start, part))
+
+    return jax.lax.fori_loop(0, -(-count // part), advance, init)
+
+
+def outside(
+    block: Float[Array, "b m"], basis: Float[Array, "k m"], count: Int[Array, ""]
+) -> Float[Array, "b m"]:
+    """What the rows of a block have outside of the first `count` vectors, orthonormal ones."""
+
+    def subtract(_, rest: Float[Array, "b m"], part: Float[Array, "c m"]):
+        return rest - matmul(times_transpose(block, part), part)
+
+    return _over_used(basis, count, subtract, block)
 
 
 def orthonormal(block: Float[Array, "b m"]) -> Float[Array, "b m"]:
@@ -164,7 +215,9 @@ class DampedSubspace(eqx.Module):
         identity = jnp.eye(space.capacity, dtype=space.projected.dtype)
         factor = jax.lax.cond(
             space.count > 0,
-            lambda: jnp.linalg.cholesky(space.projected + damping * identity),
+            lambda: jnp.linalg.cholesky(
+                space.projected + damping * identity, symmetrize_input=False
+            ),
             lambda: jnp.sqrt(damping) * identity,
         )
         return cls(factor, damping)
