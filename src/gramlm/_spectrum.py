@@ -10,7 +10,7 @@ from ._metric import dual_norm, metric_inverse, metric_norm
 from ._misc import all_finite, dot, norm, safe_divide, sum_squares
 
 # Power iterations for λmax(K): from scratch, and from the vector of the last Jacobian.
-_FIRST_POWER_ITERATIONS = 10
+_FIRST_POWER_ITERATIONS = 5
 _POWER_ITERATIONS = 2
 
 

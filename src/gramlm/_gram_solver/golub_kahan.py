@@ -21,7 +21,7 @@ from .base import AbstractDampedSystem, AbstractFactorisation, LinearStep
 from .finish import deflation, finished
 from .growth import Attempt, BlockSizes, Outcome, Recycled, Work, grown, recycled
 from .preconditioned_cg import normal_gap, preconditioned_cg
-from .subspace import Subspace, outside, remaining
+from .subspace import Subspace, combined, outside, remaining
 
 
 class TallSubspace(eqx.Module):
@@ -64,7 +64,7 @@ class TallSubspace(eqx.Module):
 
     def image(self, y: Float[Array, " k"]) -> Float[Array, " n"]:
         """`A Zᵀ y`."""
-        return matmul(matmul(self.triangle, y), self.left)
+        return combined(matmul(self.triangle, y), self.left, self.count)
 
     def extended(self, candidates: Float[Array, "b p"], forward, backward) -> "TallSubspace":
         """With b more vectors; `forward` and `backward` multiply blocks by Aᵀ and A."""

@@ -143,7 +143,8 @@ class Attempt(NamedTuple):
         """Whether the solution is worth a trial: at most half of the decrease is missed."""
         size = sum_squares(self.rho)
         rounded = self._rounded() & (size <= (_ROUNDED_PART * self.scale) ** 2)
-        return (size <= self.decrease * self.curvature) | rounded
+        enough = (size <= self.decrease * self.curvature) | rounded
+        return enough & jnp.isfinite(size)
 
 
 class _Growth(NamedTuple):

@@ -28,29 +28,27 @@ _ORDERS = (128, 512)
 class Subspace(eqx.Module):
     """Z, K Z and Z K Zᵀ, in arrays with room for `capacity` vectors; unused rows are zero.
 
-    Of the symmetric `projected` only the lower triangle is filled.
+    Of the symmetric `projected` only the lower triangle is filled. `count` rows are in use, of
+    which `rank` are not zero.
     """
 
     vectors: Float[Array, "k m"]
     images: Float[Array, "k m"]
     projected: Float[Array, "k k"]
     count: Int[Array, ""]
+    rank: Int[Array, ""]
 
     @classmethod
     def empty(cls, capacity: int, like: Float[Array, " m"]) -> "Subspace":
         """Room for `capacity` vectors of the shape and dtype of `like`."""
         room = jnp.zeros((capacity, like.size), like.dtype)
         square = jnp.zeros((capacity, capacity), like.dtype)
-        return cls(room, room, square, jnp.zeros((), jnp.int32))
+        none = jnp.zeros((), jnp.int32)
+        return cls(room, room, square, none, none)
 
     @property
     def dtype(self):
         return self.vectors.dtype
-
-    @property
-    def rank(self) -> Int[Array, ""]:
-        """The number of vectors that are not zero."""
-        return jnp.sum(jnp.any(self.vectors != 0, axis=1)).astype(self.count.dtype)
 
     @property
     def capacity(self) -> int:
@@ -59,15 +57,19 @@ class Subspace(eqx.Module):
 
     def coordinates(self, x: Float[Array, " m"]) -> Float[Array, " k"]:
         """`Z x`."""
-        return matmul(self.vectors, x)
+
+        def put(start: Int[Array, ""], y: Float[Array, " k"], part: Float[Array, "c m"]):
+            return jax.lax.dynamic_update_slice_in_dim(y, matmul(part, x), start, 0)
+
+        return _over_used(self.vectors, self.count, put, jnp.zeros(self.capacity, self.dtype))
 
     def combine(self, y: Float[Array, " k"]) -> Float[Array, " m"]:
         """`Zᵀ y`."""
-        return matmul(y, self.vectors)
+        return combined(y, self.vectors, self.count)
 
     def multiply(self, y: Float[Array, " k"]) -> Float[Array, " m"]:
         """`K Zᵀ y`, without a product with K."""
-        return matmul(y, self.images)
+        return combined(y, self.images, self.count)
 
     def last_images(self, size: int) -> Float[Array, "size m"]:
         """`K z` for the `size` vectors z that were added last."""
@@ -104,6 +106,7 @@ class Subspace(eqx.Module):
             images=jax.lax.dynamic_update_slice(self.images, images, here),
             projected=projected,
             count=self.count + size,
+            rank=self.rank + jnp.sum(jnp.any(added != 0, axis=1), dtype=jnp.int32),
         )
 
     def _orthonormalised(self, candidates: Float[Array, "b m"]) -> Float[Array, "b m"]:
@@ -141,13 +144,10 @@ class Subspace(eqx.Module):
         values, coordinates = jax.lax.switch(index, list(map(solve, orders)), self.projected)
         kept = jnp.where(used[:, None], coordinates, 0)[:room]
 
-        def add(start: Int[Array, ""], sums: Float[Array, "room m"], part: Float[Array, "c m"]):
-            columns = jax.lax.dynamic_slice_in_dim(kept, start, part.shape[0], 1)
-            return sums + matmul(columns, part)
-
-        vectors = jnp.zeros((room, self.vectors.shape[1]), self.dtype)
-        vectors = _over_used(self.vectors, self.count, add, vectors)
-        return jnp.where(used, jnp.maximum(values, 0), 0), vectors
+        return (
+            jnp.where(used, jnp.maximum(values, 0), 0),
+            combined(kept, self.vectors, self.count),
+        )
 
 
 def _over_used(
@@ -168,6 +168,19 @@ def _over_used(
         return body(start, carry, jax.lax.dynamic_slice_in_dim(vectors, start, part))
 
     return jax.lax.fori_loop(0, -(-count // part), advance, init)
+
+
+def combined(
+    y: Float[Array, "*b k"], vectors: Float[Array, "k m"], count: Int[Array, ""]
+) -> Float[Array, "*b m"]:
+    """`y` times the first `count` of the vectors."""
+
+    def add(start: Int[Array, ""], sums: Float[Array, "*b m"], part: Float[Array, "c m"]):
+        columns = jax.lax.dynamic_slice_in_dim(y, start, part.shape[0], y.ndim - 1)
+        return sums + matmul(columns, part)
+
+    sums = jnp.zeros((*y.shape[:-1], vectors.shape[1]), y.dtype)
+    return _over_used(vectors, count, add, sums)
 
 
 def outside(
