@@ -42,6 +42,31 @@ def test_a_jacobian_like_the_last_one_takes_fewer_passes(form):
     assert other.missed(step.step, 1e-3, rhs=jnp.cos(other.b)) <= tolerance**2
 
 
+@pytest.mark.parametrize("name", ["wide", "square", "wide, dense metric", "wide, float32", "tall"])
+def test_after_a_large_basis_the_gram_matrix_is_formed(name):
+    """It gives the same step, for n products; in float32 and for n > p it is not formed."""
+    tolerance = 1e-3 if "float32" in name else 1e-6
+    may = gramlm.KrylovSolver(block_size=4, recycle_block=8, may_form=True)
+    case = Case.of(name, solver=may)
+    n = case.b.size
+    formable = n <= case.jacobian.shape[1] and "float32" not in name
+    first = case.solve(1e-2, tolerance)
+    known = recycled_by(case, first.work, case.recycled)
+    assert known.basis_size > n / 3
+    second = case.solve(1e-3, tolerance, recycled=known)
+    assert second.solved
+    assert case.missed(second.step, 1e-3) <= 2 * tolerance**2
+    plain = Case.of(name).solve(1e-3, tolerance, recycled=known)
+    if formable:
+        assert second.products == n + 1
+        again = case.solve(1e-4, tolerance, recycled=known, work=second.work)
+        assert again.products == 1
+        assert case.missed(again.step, 1e-4) <= tolerance**2
+    else:
+        assert second.products == plain.products
+    np.testing.assert_allclose(second.step, plain.step, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_vectors_that_a_larger_damping_makes_useless_are_dropped(form):
     case = kernel(form, 0.1)

@@ -20,6 +20,9 @@ from jaxtyping import Array, Float, Int
 from ._misc import column_sum_squares, matmul, times_transpose
 from ._residual import AbstractResidual, RowResidual
 
+# Data points evaluated at a time where J is stored.
+_POINTS = 256
+
 
 class AbstractLinearisation(eqx.Module):
     """`r` and products with `J = ∂r/∂θ` at one point.
@@ -223,7 +226,8 @@ class Materialise(AbstractMemoryPolicy):
     """
 
     def prepare(self, function: AbstractResidual) -> AbstractResidual:
-        return function
+        # The residual, too, may hold as much as J for each evaluation of all points at once.
+        return function.in_blocks(_POINTS) if isinstance(function, RowResidual) else function
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
         residual, jacobian = function.value_and_jacobian(params)

@@ -96,10 +96,9 @@ class AutoSolver(AbstractSolverChoice):
     def dense_fits(self, size: ProblemSize) -> bool:
         """Whether the dense solver is the cheaper one, and fits."""
         m = size.order
-        needed = 2 * size.jacobian_bytes + 3 * m * m * size.itemsize
         operations = 2 * m * size.residuals * size.params
         cheap = size.cheap_rows and operations <= self.dense_operations
-        return (m <= self.dense_order or cheap) and needed <= size.memory_limit
+        return (m <= self.dense_order or cheap) and _gram_fits(size)
 
     def choose(self, size: ProblemSize) -> AbstractGramSolver:
         if self.dense_fits(size):
@@ -108,6 +107,7 @@ class AutoSolver(AbstractSolverChoice):
             capacity=basis_capacity(size),
             block_size=lanczos_block(size),
             recycle_block=recycled_block(size),
+            may_form=_gram_fits(size),
         )
 
 
@@ -131,11 +131,22 @@ class AutoMemory(AbstractMemoryChoice):
         return Keep() if fits else Recompute()
 
 
+def _gram_fits(size: ProblemSize) -> bool:
+    """Whether J, a whitened copy, and three matrices of the order of the system fit the limit."""
+    m = size.order
+    return 2 * size.jacobian_bytes + 3 * m * m * size.itemsize <= size.memory_limit
+
+
 def basis_capacity(size: ProblemSize) -> int:
-    """Room for as many vectors as a quarter of the memory limit holds, 32 to 1024."""
+    """Room for as many vectors as a quarter of the memory limit holds, 32 to 1024.
+
+    No more than half of the order of the system, from 512 on: what they leave is conjugate
+    gradients', and the projections are as large as the room.
+    """
     # Z, K Z, what is recycled of them, and a copy while it is being recycled.
     vectors = size.memory_limit // 4 // (4 * size.order * size.itemsize)
-    return min(_between(vectors, 32, 1024), size.order)
+    largest = min(1024, max(size.order // 2, 256))
+    return min(_between(vectors, 32, largest), size.order)
 
 
 def lanczos_block(size: ProblemSize) -> int:

@@ -210,7 +210,8 @@ class RowResidual(AbstractResidual):
         blocks = []
         for function, data in zip(self.functions, self.datasets, strict=True):
             point = self._point(function)
-            if self.block_size is None:
+            count = jax.tree.leaves(data)[0].shape[0]
+            if self.block_size is None or count <= self.block_size:
                 values = jax.vmap(point, in_axes=(None, 0))(params, data)
             else:
                 remembered = jax.checkpoint(point)

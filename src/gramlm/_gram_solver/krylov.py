@@ -4,11 +4,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
+from .._linearisation import (
+    AbstractLinearisation,
+    AbstractMemoryPolicy,
+    MaterialisedLinearisation,
+)
 from .._metric import metric_inverse, whitening
-from .._misc import all_finite, dot, norm, sum_squares
+from .._misc import all_finite, dot, matmul, norm, sum_squares, symmetric_product
 from .._residual import AbstractResidual
 from .base import AbstractDampedSystem, AbstractFactorisation, AbstractGramSolver, Form, LinearStep
 from .finish import deflation, finished
@@ -21,6 +25,11 @@ from .subspace import DampedSubspace, Subspace
 # (n = 2048, p = 8192) a λ of 8ε·λmax(K) still gave the predicted decrease, and half the Jacobians
 # that 64ε·λmax(K) took to a relative cost of 1e-6; one of 2ε·λmax(K) gained nothing more.
 _ROUNDING = 1 / 8
+
+
+# Where J is stored, K itself is formed once the basis of the last Jacobian had this part of n
+# vectors: n²·p operations, at the full speed of a matrix product, against 4·n·p for each vector.
+_FORMED_PART = 1 / 3
 
 
 class KrylovSolver(AbstractGramSolver):
@@ -43,6 +52,9 @@ class KrylovSolver(AbstractGramSolver):
     - `keep`: Ritz vectors are kept whose value exceeds `keep`·λ; below, they hardly act on w.
     - `max_iterations` of conjugate gradients, deflated with the basis, where it is full and the
       solution not good enough; 0 for none.
+    - `may_form`: whether K may be formed, n² numbers and a copy of J, where J is stored, the dual
+      form solved in float64, and the basis of the last Jacobian took a third of n vectors or more.
+      Then they are multiplied with K. (In float32 a formed K is not exact enough for a small λ.)
     """
 
     capacity: int = eqx.field(static=True, default=512)
@@ -50,6 +62,7 @@ class KrylovSolver(AbstractGramSolver):
     recycle_block: int = eqx.field(static=True, default=64)
     keep: float = eqx.field(static=True, default=0.1)
     max_iterations: int = eqx.field(static=True, default=300)
+    may_form: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         for name in ("capacity", "block_size"):
@@ -89,10 +102,13 @@ class KrylovSolver(AbstractGramSolver):
         eps = jnp.finfo(residual.dtype).eps
         if form.resolve(n, p) is Form.dual:
             sizes = self._sizes(n)
+            formed, gram = self._formed(linearisation, metric, recycled)
             return KrylovFactorisation(
                 linearisation=linearisation,
                 metric=metric,
                 recycled=recycled,
+                formed=formed,
+                gram=gram,
                 largest=largest_eigenvalue,
                 rounding=_ROUNDING * eps * largest_eigenvalue,
                 work=Work.fresh(Subspace.empty(sizes.capacity, residual)),
@@ -112,6 +128,24 @@ class KrylovSolver(AbstractGramSolver):
             max_iterations=self.max_iterations,
         )
 
+    def _formed(
+        self,
+        linearisation: AbstractLinearisation,
+        metric: lx.AbstractLinearOperator,
+        recycled: Recycled,
+    ) -> tuple[Bool[Array, ""], Float[Array, "n n"] | None]:
+        """Whether K is formed, and K if it may be."""
+        n = linearisation.num_residuals
+        stored = isinstance(linearisation, MaterialisedLinearisation)
+        if not (self.may_form and stored and linearisation.residual.dtype == jnp.float64):
+            return jnp.asarray(False), None
+        rows = linearisation.jacobian
+        return jax.lax.cond(
+            recycled.basis_size > _FORMED_PART * n,
+            lambda: (jnp.asarray(True), symmetric_product(whitening(metric).rows(rows))),
+            lambda: (jnp.asarray(False), jnp.zeros((n, n), rows.dtype)),
+        )
+
 
 class KrylovFactorisation(AbstractFactorisation):
     """The dual form: products with K, and what is recycled; the basis itself is the work."""
@@ -119,6 +153,8 @@ class KrylovFactorisation(AbstractFactorisation):
     linearisation: AbstractLinearisation
     metric: lx.AbstractLinearOperator
     recycled: Recycled
+    formed: Bool[Array, ""]
+    gram: Float[Array, "n n"] | None
     largest: Float[Array, ""]
     rounding: Float[Array, ""]
     work: Work
@@ -132,10 +168,17 @@ class KrylovFactorisation(AbstractFactorisation):
         return recycled(work.space, work.damping, self.settings.keep, self.recycled)
 
     def multiply(self, block: Float[Array, "b n"]) -> Float[Array, "b n"]:
-        """K times each row of a block, in two passes over the data."""
-        back = self.linearisation.vjp_block(block)
-        back = jax.vmap(lambda v: metric_inverse(self.metric, v))(back)
-        return self.linearisation.jvp_block(back)
+        """K times each row of a block, in two passes over the data unless it is formed."""
+
+        def by_products(block: Float[Array, "b n"]) -> Float[Array, "b n"]:
+            back = self.linearisation.vjp_block(block)
+            back = jax.vmap(lambda v: metric_inverse(self.metric, v))(back)
+            return self.linearisation.jvp_block(back)
+
+        gram = self.gram
+        if gram is None:
+            return by_products(block)
+        return jax.lax.cond(self.formed, lambda x: matmul(x, gram), by_products, block)
 
 
 class KrylovSystem(AbstractDampedSystem):
@@ -154,10 +197,17 @@ class KrylovSystem(AbstractDampedSystem):
             image=-image,
             relative_residual=outcome.relative_residual,
             iterations=outcome.passes,
-            products=2 * (outcome.work.space.count - work.space.count) + outcome.products + 1,
+            products=self._products(work, outcome) + 1,
             solved=all_finite(step) & outcome.usable,
             work=outcome.work,
         )
+
+    def _products(self, work: Work, outcome: Outcome) -> Int[Array, ""]:
+        """Products with J for K times vectors; forming K counts as one for each of its rows."""
+        before = work.space.count
+        multiplied = 2 * (outcome.work.space.count - before) + outcome.products
+        forming = jnp.where(before == 0, outcome.work.space.vectors.shape[1], 0)
+        return jnp.where(self.factors.formed, forming, multiplied)
 
 
 @eqx.filter_custom_jvp
