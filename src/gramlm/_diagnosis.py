@@ -23,10 +23,11 @@ def describe(
         trials.step_norm, norm(point.params),
     )  # fmt: skip
 
-    resolvable = termination.resolvable(cost.dtype) * cost_before
-    nothing_left = (trials.least_predicted <= resolvable) & (trials.least_damping <= point.largest)
+    negligible = termination.negligible(cost_before)
+    nothing_left = (trials.least_predicted <= negligible) & (trials.least_damping <= point.largest)
     rounding = nothing_left | (cost_before <= _ROUNDING_SLACK * point.rounding_cost())
-    rounding = rounding & trials.solved & (cost_before > 0)  # 0 here is an underflow
+    within_range = (cost_before > 0) & jnp.isfinite(cost_before)  # 0 here is an underflow
+    rounding = rounding & trials.solved & within_range
     exhausted = CRITERIA.where(rounding, CRITERIA.rounding, CRITERIA.none)
 
     criterion = CRITERIA.where(

@@ -320,6 +320,10 @@ class LevenbergMarquardt(eqx.Module):
         vanishing = jnp.finfo(step_norm.dtype).eps * norm(point.params)
         repeated = jnp.maximum(following, floor) == value  # the rule has nothing else to try
         predicted = jnp.where(velocity.solved, predicted, jnp.inf)
+        # Nor is there anything to gain from more damping where the rounding of the cost is more
+        # than a hardly damped step promises.
+        noise = point.termination.noise(point.cost)
+        nothing_left = (predicted <= noise) & (value <= point.largest)
         return Trials(
             made=trials.made + 1,
             params=candidate.params,
@@ -328,7 +332,7 @@ class LevenbergMarquardt(eqx.Module):
             damping=value,
             damping_factor=following / value,
             accepted=accepted,
-            hopeless=~accepted & ((step_norm <= vanishing) | repeated),
+            hopeless=~accepted & ((step_norm <= vanishing) | repeated | nothing_left),
             finite=trials.finite | (candidate.finite & jnp.any(candidate.params != point.params)),
             solved=trials.solved | velocity.solved,
             gain_ratio=gain_ratio,

@@ -81,12 +81,15 @@ class Termination(eqx.Module):
             criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
         return criterion
 
-    def resolvable(self, dtype) -> Float[Array, ""]:
-        """The relative decrease below which a rejected step is no failure."""
-        rounding = jnp.asarray(16 * float(jnp.finfo(dtype).eps), dtype)
+    def noise(self, cost: Float[Array, ""]) -> Float[Array, ""]:
+        """A decrease of this much may be rounding."""
+        return 16 * float(jnp.finfo(cost.dtype).eps) * cost
+
+    def negligible(self, cost: Float[Array, ""]) -> Float[Array, ""]:
+        """The predicted decrease below which a rejected step is no failure."""
         if self.cost is None:
-            return rounding
-        return jnp.maximum(_resolve(self.cost, dtype), rounding)
+            return self.noise(cost)
+        return jnp.maximum(_resolve(self.cost, cost.dtype) * cost, self.noise(cost))
 
 
 def _below(cost: Float[Array, ""], limit: Scalar) -> Bool[Array, ""]:
