@@ -7,6 +7,7 @@ accelerator: `python -m benchmarks --only poisson-5d` runs it on JAX's default d
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from ._suite import DEFAULT, GROUPS
 from ._table import tables
 
 HERE = Path(__file__).parent
+# For every solver: threads of LAPACK wait for one another by spinning, which a process pays for.
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 PACKAGES = ("gramlm", "jax", "lineax", "nlls-gram", "optimistix", "scipy", "jaxopt")
 
 
@@ -44,6 +47,7 @@ def _run(case: Case, scale: float, quick: bool) -> Record:
             subprocess.run(
                 command,
                 cwd=HERE.parent,
+                env={**os.environ, **ENVIRONMENT},
                 check=True,
                 capture_output=True,
                 text=True,

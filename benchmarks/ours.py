@@ -60,7 +60,7 @@ def run(
         residual_fn, args = instance.residual_fn, instance.args
     choices = {name: getattr(gramlm, kind)() for name, kind in (fields or {}).items()}
     if not geodesic:
-        choices["correction"] = gramlm.NoCorrection()
+        choices["correction"] = None
     chosen = gramlm.LevenbergMarquardt(**choices)
 
     def compile_run() -> Callable[[], _Run]:

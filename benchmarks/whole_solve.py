@@ -40,7 +40,7 @@ def _solvers() -> dict[str, Callable[[], Any]]:
 
         return least_squares(residual, np.asarray(params), method="lm", xtol=1e-10).x
 
-    bare = gramlm.LevenbergMarquardt(correction=gramlm.NoCorrection())
+    bare = gramlm.LevenbergMarquardt(correction=None)
     return {
         "gramlm": lambda: gramlm.solve(residual_fn, params, args).value,
         "gramlm no geodesic": lambda: gramlm.solve(residual_fn, params, args, solver=bare).value,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gramlm
+from gramlm._correction import corrected_step
 from gramlm._residual import canonical
 from problems import definite
 
@@ -38,20 +39,22 @@ def correct(correction, n, p, metric, size=1.0):
     recycled = solver.init(at.residual, flat, form)
     factors = solver.factorise(at, metric, jnp.asarray(1.0), form, recycled)
     system = factors.at(jnp.asarray(LAMBDA))
-    velocity = system.solve(at.residual, factors.work, tolerance)
-    found = correction.correct(function, flat, metric, system, velocity, tolerance)
-    return found, velocity.step, at.jacobian, args[1]
+    found = corrected_step(
+        correction, function, flat, at.residual, metric, system, factors.work, tolerance, tolerance
+    )
+    return found, at.jacobian, args[1]
 
 
 @pytest.mark.parametrize(("n", "p"), [(3, 5), (5, 3)])
 def test_the_acceleration_is_the_analytic_one(n, p):
     metric = definite(p)
-    found, v, jacobian, curvature = correct(gramlm.Geodesic(), n, p, metric)
+    found, jacobian, curvature = correct(gramlm.Geodesic(), n, p, metric)
+    v = found.velocity.step
     second = jnp.einsum("kij,i,j->k", curvature, v, v)
     M = metric.as_matrix()
     normal = jacobian.T @ jacobian + LAMBDA * M
     expected = -0.5 * jnp.linalg.solve(normal, jacobian.T @ second)
-    np.testing.assert_allclose(found.step, expected, rtol=1e-9)
+    np.testing.assert_allclose(found.acceleration.step, expected, rtol=1e-9)
     ratio = 2 * jnp.sqrt(expected @ M @ expected / (v @ M @ v))
     np.testing.assert_allclose(found.ratio, ratio, rtol=1e-10)
     for limit, usable in ((1.01 * float(ratio), True), (0.99 * float(ratio), False)):
@@ -61,7 +64,7 @@ def test_the_acceleration_is_the_analytic_one(n, p):
 
 def test_a_linear_residual_has_no_acceleration():
     found, *_ = correct(gramlm.Geodesic(), 3, 5, definite(5), size=0.0)
-    np.testing.assert_array_equal(found.step, np.zeros(5))
+    np.testing.assert_array_equal(found.acceleration.step, np.zeros(5))
     assert found.ratio == 0
 
 
@@ -83,7 +86,7 @@ def test_a_corrected_step_never_costs_more_than_the_plain_one(initial):
 
     @eqx.filter_jit
     def both(start):
-        pair = (gramlm.NoCorrection(), gramlm.Geodesic())
+        pair = (None, gramlm.Geodesic())
         return [first_step(correction, residual, start, initial)[1] for correction in pair]
 
     starts = jnp.asarray(np.random.default_rng(4).uniform(-2, 2, size=(40, 2)))
@@ -113,7 +116,9 @@ def test_a_correction_that_is_not_finite_is_not_used():
 
 
 def test_without_correction_there_is_none():
-    assert correct(gramlm.NoCorrection(), 3, 5, definite(5))[0] is None
+    found = correct(None, 3, 5, definite(5))[0]
+    assert found.acceleration is None
+    assert not found.usable
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan")])

@@ -115,7 +115,7 @@ def test_a_tighter_forcing_term_costs_more_products_and_gains_more():
             forcing=gramlm.FixedForcing(jnp.asarray(term)),
             damping=gramlm.Constant(1e-4),
             metric=gramlm.IdentityMetric(),
-            correction=gramlm.NoCorrection(),
+            correction=None,
             max_trials=1,
             min_gain=0.0,
         )

@@ -63,9 +63,7 @@ def test_parameters_without_effect_keep_the_metric_positive_and_finite(rule):
 
 def test_a_dense_metric_of_the_users_is_used_as_it_is():
     problem, metric = sine_problem(4, 6), definite(6)
-    solver = gramlm.LevenbergMarquardt(
-        metric=gramlm.UserMetric(metric), correction=gramlm.NoCorrection()
-    )
+    solver = gramlm.LevenbergMarquardt(metric=gramlm.UserMetric(metric), correction=None)
     state = solver.init(problem.residual_fn, problem.params, problem.args)
     params, _, info = solver.step(problem.residual_fn, problem.params, state, problem.args)
     J, r = problem.jacobian, problem.residual_fn(problem.params, problem.args)

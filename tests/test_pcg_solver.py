@@ -199,7 +199,7 @@ def test_whole_solves(name, rng):
     solver = gramlm.LevenbergMarquardt(
         linear_solver=PCG(ALL[name], num_directions=16 if name in ("nystrom", "recycled") else 0),
         metric=gramlm.IdentityMetric(),
-        correction=gramlm.NoCorrection(),
+        correction=None,
         memory=gramlm.Materialise() if name in ("block", "jacobi") else gramlm.Keep(),
     )
     solution = gramlm.solve(sine, jnp.zeros(p), data, solver=solver)

@@ -159,7 +159,7 @@ def test_the_derivative_of_a_step_is_that_of_the_exact_one(form, rng):
 
 # Whole solves.
 KRYLOV = gramlm.KrylovSolver(block_size=2, recycle_block=4)
-SOLVER = LM(linear_solver=KRYLOV, correction=gramlm.NoCorrection())
+SOLVER = LM(linear_solver=KRYLOV, correction=None)
 MATRIX = jnp.asarray(decaying(6, 6, 10.0))
 
 
@@ -190,7 +190,7 @@ def test_solves_in_a_batch_within_jit(rng):
 @pytest.mark.parametrize("form", [gramlm.Form.dual, gramlm.Form.normal])
 def test_the_forward_derivative_of_a_solution(form, rng):
     target, direction = jnp.asarray(rng.normal(size=(2, 6)))
-    solver = LM(linear_solver=KRYLOV, correction=gramlm.NoCorrection(), form=form)
+    solver = LM(linear_solver=KRYLOV, correction=None, form=form)
 
     def solution(target):
         return gramlm.solve(bent, jnp.zeros(6), target, solver=solver, throw=False).value
@@ -208,7 +208,7 @@ def test_a_loop_with_new_data_at_each_step_stays_right(rng):
         return jnp.tanh(features @ t) - target
 
     truth = jnp.asarray(rng.normal(size=12)) / 3
-    solver = LM(linear_solver=KRYLOV, correction=gramlm.NoCorrection())
+    solver = LM(linear_solver=KRYLOV, correction=None)
     params, state, step = jnp.zeros(12), None, eqx.filter_jit(solver.step)
     recycled = []
     for i in range(14):

@@ -192,7 +192,7 @@ def test_an_empty_basis():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_orthonormal_puts_the_least_significant_first(dtype, rng):
     block = jnp.asarray(rng.normal(size=(5, 9)), dtype)
-    found = orthonormal(jnp.concatenate([block, block[:2], 0 * block[:1]]))
+    found = orthonormal(jnp.concatenate([block, block[:2], 0 * block[:1]]), 0.0)
     np.testing.assert_array_equal(found[:3], 0)
     error, rank = off_orthonormal(found)
     assert error <= 30 * float(jnp.finfo(dtype).eps)

@@ -1,9 +1,7 @@
 """Nonlinear least squares by Levenberg-Marquardt in the dual, or Gram, form."""
 
 from ._correction import AbstractCorrection as AbstractCorrection
-from ._correction import Correction as Correction
 from ._correction import Geodesic as Geodesic
-from ._correction import NoCorrection as NoCorrection
 from ._curvature import gauss_newton_product as gauss_newton_product
 from ._curvature import hessian_product as hessian_product
 from ._damping import AbstractDamping as AbstractDamping

@@ -1,106 +1,136 @@
 """Corrections of a step beyond the linear model."""
 
 import abc
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._gram_solver.base import AbstractDampedSystem, LinearStep
 from ._metric import metric_norm
-from ._misc import Scalar, all_finite, safe_divide
+from ._misc import Scalar, all_finite, safe_divide, sum_squares
 from ._residual import AbstractResidual
 
 
-class Correction(eqx.Module):
-    """A correction a of a step v: the corrected step is `v + a`.
+class AbstractCorrection(eqx.Module):
+    """Supplies a further right-hand side for each trial step.
 
-    **Attributes:** `step` a, (p,); `ratio`: `2‖a‖_M/‖v‖_M`; `usable`: whether v + a is worth an
-    evaluation; `iterations`, `products` and `work` of its linear solve.
+    The correction of a step v is `a = −M⁻¹Jᵀ(JM⁻¹Jᵀ + λI)⁻¹ b(v)`, from the factorisation that gave
+    v. It is used only if `2‖a‖_M ≤ max_ratio·‖v‖_M` and the cost at `θ + v + a` is no higher than
+    the cost at `θ + v`.
+
+    - `max_ratio`: as above.
+    - `products`: how many products with J `right_hand_side` is worth.
     """
 
-    step: Float[Array, " p"]
-    ratio: Float[Array, ""]
-    usable: Bool[Array, ""]
-    iterations: Int[Array, ""]
-    products: Int[Array, ""]
-    work: PyTree[Any] = None
-
-
-class AbstractCorrection(eqx.Module):
-    """Supplies a correction for each trial step, or None where there is none by design."""
+    max_ratio: eqx.AbstractVar[Scalar]
+    products: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def correct(
-        self,
-        function: AbstractResidual,
-        params: Float[Array, " p"],
-        metric: lx.AbstractLinearOperator,
-        system: AbstractDampedSystem,
-        velocity: LinearStep,
-        tolerance: Float[Array, ""],
-    ) -> Correction | None:
-        """The correction of `velocity`, with the factorisation that gave it.
-
-        The linear solve starts from `velocity.work` and passes its own on; `tolerance` is for it.
-        """
-
-
-class NoCorrection(AbstractCorrection):
-    """The plain Levenberg–Marquardt step."""
-
-    def correct(self, function, params, metric, system, velocity, tolerance) -> None:
-        return None
+    def right_hand_side(
+        self, function: AbstractResidual, params: Float[Array, " p"], velocity: Float[Array, " p"]
+    ) -> Float[Array, " n"]:
+        """b(v), (n,), residual units; `function` maps flat parameters to the flat residual."""
 
 
 class Geodesic(AbstractCorrection):
     """Geodesic acceleration (Transtrum, Machta and Sethna 2011; Transtrum and Sethna 2012).
 
-    `a = −½ M⁻¹Jᵀ(JM⁻¹Jᵀ + λI)⁻¹ r_vv`, with the exact second directional derivative
-    `r_vv = d²/dt² r(θ + t v)` by nested forward differentiation, and the factorisation of v. It
-    is used only if `2‖a‖_M ≤ max_ratio·‖v‖_M` and the cost at `θ + v + a` is no higher than the
-    cost at `θ + v`.
+    `b = ½ r_vv`, with the exact second directional derivative `r_vv = d²/dt² r(θ + t v)` by nested
+    forward differentiation.
     """
 
     max_ratio: Scalar = 0.75
+    products: int = eqx.field(static=True, init=False, default=2)
 
     def __check_init__(self):
         if isinstance(self.max_ratio, float | int) and not self.max_ratio > 0:
             raise ValueError(f"`max_ratio` must be positive; got {self.max_ratio}.")
 
-    def correct(
-        self,
-        function: AbstractResidual,
-        params: Float[Array, " p"],
-        metric: lx.AbstractLinearOperator,
-        system: AbstractDampedSystem,
-        velocity: LinearStep,
-        tolerance: Float[Array, ""],
-    ) -> Correction:
-        v = velocity.step
-
+    def right_hand_side(
+        self, function: AbstractResidual, params: Float[Array, " p"], velocity: Float[Array, " p"]
+    ) -> Float[Array, " n"]:
         def first(at):
-            return jax.jvp(function, (at,), (v,))[1]
+            return jax.jvp(function, (at,), (velocity,))[1]
 
         try:
-            second = jax.jvp(first, (params,), (v,))[1]
+            return 0.5 * jax.jvp(first, (params,), (velocity,))[1]
         except TypeError as error:
             error.add_note(
                 "Geodesic acceleration differentiates the residual twice in forward mode. For a "
                 "residual with a reverse rule alone (`jax.custom_vjp`), pass "
-                "`LevenbergMarquardt(correction=NoCorrection())`."
+                "`LevenbergMarquardt(correction=None)`."
             )
             raise
-        solution = system.solve(0.5 * second, velocity.work, tolerance)
-        ratio = safe_divide(2 * metric_norm(metric, solution.step), metric_norm(metric, v))
-        usable = all_finite(solution.step) & solution.solved & (ratio <= self.max_ratio)
-        return Correction(
-            step=solution.step,
-            ratio=ratio,
-            usable=usable,
-            iterations=solution.iterations,
-            products=solution.products + 2,
-            work=solution.work,
+
+
+class CorrectedStep(eqx.Module):
+    """A step v, and its correction a if there is one.
+
+    `ratio`: `2‖a‖_M/‖v‖_M`; `usable`: whether v + a is worth an evaluation; `iterations`,
+    `products` and `work` of both solves.
+    """
+
+    velocity: LinearStep
+    acceleration: LinearStep | None
+    ratio: Float[Array, ""]
+    usable: Bool[Array, ""]
+    iterations: Int[Array, ""]
+    products: Int[Array, ""]
+    work: PyTree[Any]
+
+
+def corrected_step(
+    correction: AbstractCorrection | None,
+    function: AbstractResidual,
+    params: Float[Array, " p"],
+    residual: Float[Array, " n"],
+    metric: lx.AbstractLinearOperator,
+    system: AbstractDampedSystem,
+    work: PyTree[Any],
+    velocity_tolerance: Float[Array, ""],
+    acceleration_tolerance: Float[Array, ""],
+) -> CorrectedStep:
+    """Solves for the velocity, and with the same factorisation for its correction.
+
+    What the velocity may miss of the decrease the correction may miss as well: a right-hand side
+    that is smaller than that is not solved for at all.
+    """
+    if correction is None:
+        velocity = system.solve(residual, work, velocity_tolerance)
+        zero = jnp.zeros_like(velocity.relative_residual)
+        return CorrectedStep(
+            velocity, None, zero, jnp.asarray(False),
+            velocity.iterations, velocity.products, velocity.work,
+        )  # fmt: skip
+
+    # In a loop, so that the solver is compiled once.
+    def solve(carry, first):
+        previous, allowed, work = carry
+        rhs = jax.lax.cond(
+            first,
+            lambda v: residual,
+            lambda v: correction.right_hand_side(function, params, v),
+            previous,
         )
+        size = 0.5 * sum_squares(rhs)
+        enough = jnp.where(allowed < size, jnp.sqrt(safe_divide(allowed, size)), 1)
+        tolerance = jnp.maximum(acceleration_tolerance, enough)
+        solution = system.solve(rhs, work, jnp.where(first, velocity_tolerance, tolerance))
+        allowed = velocity_tolerance**2 * jnp.maximum(solution.predicted_decrease(residual), 0)
+        carry = solution.step, allowed, solution.work
+        return carry, dataclasses.replace(solution, work=None)
+
+    start = jnp.zeros_like(params), jnp.zeros((), params.dtype), work
+    (_, _, work), both = jax.lax.scan(solve, start, jnp.asarray([True, False]))
+    velocity, acceleration = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
+    length = metric_norm(metric, velocity.step)
+    ratio = safe_divide(2 * metric_norm(metric, acceleration.step), length)
+    usable = acceleration.solved & all_finite(acceleration.step) & (ratio <= correction.max_ratio)
+    iterations = velocity.iterations + acceleration.iterations
+    products = velocity.products + acceleration.products + correction.products
+    return CorrectedStep(velocity, acceleration, ratio, usable, iterations, products, work)

@@ -2,7 +2,7 @@
 
 A forcing term η is a bound on what may be left of a linear system. With `ρ = b − (K + λI) w` and
 the model `P(w) = ½‖b − Kw‖² + ½λ wᵀKw`, weak duality gives `P(w) − min P ≤ ½‖ρ‖²`; a solver stops
-once `‖ρ‖² ≤ η²·2(½‖b‖² − P(w))`, so that no more than the part η² of the decrease is missed.
+once `½‖ρ‖² ≤ η²(½‖b‖² − P(w) + ½‖ρ‖²)`, so that no more than the part η² of the decrease is missed.
 Where a step can remove nearly all of b this is the familiar `‖ρ‖ ≤ η‖b‖`.
 """
 

@@ -11,7 +11,7 @@ from beartype import beartype
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree, jaxtyped
 
-from ._correction import AbstractCorrection, Geodesic
+from ._correction import AbstractCorrection, Geodesic, corrected_step
 from ._damping import AbstractDamping, Nielsen
 from ._diagnosis import describe
 from ._forcing import AbstractForcing, EisenstatWalker
@@ -76,7 +76,7 @@ class LevenbergMarquardt(eqx.Module):
     - `linear_solver`: how the system is solved; a `gramlm.AbstractGramSolver`, or any
       `lineax.AbstractLinearSolver`. By size unless given.
     - `damping`: how λ is chosen. `metric`: the M in which steps are measured.
-    - `correction`: what is added to the step beyond the linear model.
+    - `correction`: what is added to the step beyond the linear model; None for the plain step.
     - `termination`: the tolerances.
     - `forcing`: how exactly an iterative solver has to solve for each step.
     - `memory`: what is stored between products with J: `Materialise`, `Keep`, `Recompute`,
@@ -107,7 +107,7 @@ class LevenbergMarquardt(eqx.Module):
     )
     damping: AbstractDamping = Nielsen()
     metric: AbstractMetric = PowerMetric()
-    correction: AbstractCorrection = Geodesic()
+    correction: AbstractCorrection | None = Geodesic()
     termination: Termination = Termination()
     forcing: AbstractForcing = EisenstatWalker()
     memory: AbstractMemoryPolicy | AbstractMemoryChoice = AutoMemory()
@@ -191,8 +191,7 @@ class LevenbergMarquardt(eqx.Module):
             cheap_rows=isinstance(function, RowResidual),
             accelerator=jax.default_backend() != "cpu",
             memory_limit=self.memory_limit,
-            vector_cost=None if costs is None else costs.vector,
-            assemble=costs is None or costs.assemble,
+            costs=costs,
         )
         memory, linear = self.memory, self.linear_solver
         if isinstance(memory, AbstractMemoryChoice):
@@ -287,17 +286,19 @@ class LevenbergMarquardt(eqx.Module):
         floor = self.damping_floor * factors.rounding
         value = jnp.maximum(self.damping.value(trials.damping_state), floor)
         system = factors.at(value)
-        tolerance = self.forcing.velocity(trials.forcing_state)
-        velocity = system.solve(point.at.residual, trials.work, tolerance)
-        correction = self.correction.correct(
+        corrected = corrected_step(
+            self.correction,
             point.function,
             point.params,
+            point.at.residual,
             point.metric,
             system,
-            velocity,
+            trials.work,
+            self.forcing.velocity(trials.forcing_state),
             self.forcing.acceleration(trials.forcing_state),
         )
-        candidate = best_candidate(point, velocity.step, correction)
+        velocity = corrected.velocity
+        candidate = best_candidate(point, corrected)
 
         predicted = velocity.predicted_decrease(point.at.residual)
         gain_ratio = jnp.where(
@@ -340,17 +341,14 @@ class LevenbergMarquardt(eqx.Module):
             least_predicted=jnp.where(trials.made == 0, predicted, trials.least_predicted),
             least_damping=jnp.where(trials.made == 0, value, trials.least_damping),
             step_norm=step_norm,
-            acceleration_ratio=candidate.ratio,
+            acceleration_ratio=corrected.ratio,
             used_acceleration=candidate.corrected,
             evaluations=trials.evaluations + candidate.evaluations,
-            iterations=trials.iterations + velocity.iterations + candidate.iterations,
-            products=trials.products
-            + system.setup_products
-            + velocity.products
-            + candidate.products,
+            iterations=trials.iterations + corrected.iterations,
+            products=trials.products + system.setup_products + corrected.products,
             linear_residual=velocity.relative_residual,
             forcing_state=forcing_state,
-            work=velocity.work if correction is None else correction.work,
+            work=corrected.work,
         )
 
 
@@ -358,7 +356,7 @@ _FIELD_KINDS = {
     "linear_solver": (AbstractGramSolver, AbstractSolverChoice),
     "damping": (AbstractDamping,),
     "metric": (AbstractMetric,),
-    "correction": (AbstractCorrection,),
+    "correction": (AbstractCorrection, type(None)),
     "forcing": (AbstractForcing,),
     "termination": (Termination,),
     "memory": (AbstractMemoryPolicy, AbstractMemoryChoice),

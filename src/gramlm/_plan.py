@@ -10,13 +10,21 @@ import equinox as eqx
 from ._gram_solver.base import AbstractGramSolver
 from ._gram_solver.dense import DenseSolver
 from ._gram_solver.krylov import KrylovSolver
+from ._gram_solver.pcg_solver import PreconditionedCG
 from ._linearisation import AbstractMemoryPolicy, Keep, Materialise, Recompute, RowBlocks
+from ._product_costs import ProductCosts
 
 MIB = 2**20
 
 # Recycled vectors cost a product each, and are more than a single-vector basis needs: on a kernel
 # problem (n = 2048) 296 with recycling, in 6 passes, against 203 without it, one at a time.
 _SHARING = 8
+
+# A vector that joins a basis reads all of it four times, from memory; a basis that is worth its
+# while has some hundreds of vectors.
+_GRAM_SCHMIDT_PASSES = 4
+_TYPICAL_BASIS = 256
+_BYTES_A_SECOND = 1e10
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,7 @@ class ProblemSize:
     - `residuals` n, `params` p, `itemsize` in bytes, `memory_limit` in bytes;
     - `cheap_rows`: whether all rows of J come from one pass over the data (`gramlm.Rows`);
     - `accelerator`: whether it runs on a GPU or TPU;
-    - `vector_cost`: what one more vector in a product with J costs, as a part of what a product
-      with one costs, where that has been measured;
-    - `assemble`: whether rows of J are to be formed for products with several vectors, as they
-      are unless they were found to be sparse.
+    - `costs` of products with J, where they have been measured.
     """
 
     residuals: int
@@ -40,13 +45,17 @@ class ProblemSize:
     cheap_rows: bool
     accelerator: bool
     memory_limit: int
-    vector_cost: float | None = None
-    assemble: bool = True
+    costs: ProductCosts | None = None
 
     @property
     def order(self) -> int:
         """m = min(n, p), the order of the system that is solved."""
         return min(self.residuals, self.params)
+
+    @property
+    def assemble(self) -> bool:
+        """Whether rows of J are formed for products with several vectors, unless found sparse."""
+        return self.costs is None or self.costs.assemble
 
     @property
     def jacobian_bytes(self) -> int:
@@ -82,12 +91,14 @@ def wants_measurement(size: ProblemSize, solver: object, memory: object) -> bool
 
 
 class AutoSolver(AbstractSolverChoice):
-    """`DenseSolver` for small systems, `KrylovSolver` for all others.
+    """`DenseSolver` for small systems, `KrylovSolver` for others, `PreconditionedCG` for sparse J.
 
     Dense is chosen when J, its whitened copy and three m × m matrices, m = min(n, p), fit the
     memory limit, and either m is at most `dense_order`, or the rows of J are cheap and forming K
     takes at most `dense_operations`, 2·m²·max(n, p): a fraction of a second, less than the steps of
     a basis take beside their products (see the documentation, "Which solver", for measurements).
+    Conjugate gradients are chosen where a product was found to take less time than keeping 256
+    vectors orthogonal, and several vectors to share nothing of it.
     """
 
     dense_order: int = eqx.field(static=True, default=512)
@@ -103,6 +114,8 @@ class AutoSolver(AbstractSolverChoice):
     def choose(self, size: ProblemSize) -> AbstractGramSolver:
         if self.dense_fits(size):
             return DenseSolver()
+        if _products_are_cheap(size):
+            return PreconditionedCG()
         return KrylovSolver(
             capacity=basis_capacity(size),
             block_size=lanczos_block(size),
@@ -137,6 +150,18 @@ def _gram_fits(size: ProblemSize) -> bool:
     return 2 * size.jacobian_bytes + 3 * m * m * size.itemsize <= size.memory_limit
 
 
+def _products_are_cheap(size: ProblemSize) -> bool:
+    """Whether more is spent on a vector of a basis than on products with it.
+
+    Conjugate gradients take some times as many products, 8 on the worst systems measured.
+    """
+    if size.costs is None or lanczos_block(size) >= _SHARING:
+        return False
+    spaces = 1 if size.residuals <= size.params else 2  # of Golub–Kahan
+    held = _TYPICAL_BASIS * spaces * max(size.order, size.residuals) * size.itemsize
+    return size.costs.seconds < _GRAM_SCHMIDT_PASSES * held / _BYTES_A_SECOND
+
+
 def basis_capacity(size: ProblemSize) -> int:
     """Room for as many vectors as a quarter of the memory limit holds, 32 to 1024.
 
@@ -155,9 +180,9 @@ def lanczos_block(size: ProblemSize) -> int:
     With a product of b vectors costing a + s·b, k vectors of a basis cost k(s + a/b), and k grows
     with about the root of b: the best b is near a/s.
     """
-    if size.vector_cost is not None:
+    if size.costs is not None:
         # a + s = 1.
-        slope = min(max(size.vector_cost, 1e-3), 1.0)
+        slope = min(max(size.costs.vector, 1e-3), 1.0)
         best = (1 - slope) / slope
     elif size.cheap_rows and size.assemble:
         best = 64.0 if size.accelerator or size.jacobian_bytes > size.memory_limit // 2 else 32.0
@@ -177,7 +202,7 @@ def recycled_block(size: ProblemSize) -> int:
         return 0
     # The products of recycled vectors are shared among more, up to what a matrix product wants to
     # be efficient: 256 of them took a third of the time of four blocks of 64.
-    wanted = 4 * block if size.vector_cost is not None else 256
+    wanted = 4 * block if size.costs is not None else 256
     return _between(min(wanted, _block_limit(size)), block, 256)
 
 

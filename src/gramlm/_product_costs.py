@@ -24,12 +24,15 @@ _known: weakref.WeakKeyDictionary[Any, dict[Any, "ProductCosts"]] = weakref.Weak
 
 
 class ProductCosts(NamedTuple):
-    """`vector`: the time of one more vector in a product with `J Jᵀ`, over that of the first.
+    """What a product with `J Jᵀ` costs.
 
-    About 1 where b vectors cost b times as much as one, near 0 where they share a pass over the
-    data. `assemble`: whether a block of vectors is multiplied faster by forming rows of J.
+    - `seconds`: with one vector.
+    - `vector`: the time of one more, as a part of that of the first. About 1 where b vectors cost
+      b times as much as one, near 0 where they share a pass over the data.
+    - `assemble`: whether a block of vectors is multiplied faster by forming rows of J.
     """
 
+    seconds: float
     vector: float
     assemble: bool
 
@@ -48,10 +51,13 @@ def measured(
     case = (function.size, params.size, params.dtype.name)
     if case not in found:
         if isinstance(function, RowResidual) and isinstance(memory, RowBlocks):
-            found[case] = _of_rows(memory.block_size, function.sample(_SAMPLE), params)
+            sample = function.sample(_SAMPLE)
+            costs = _of_rows(memory.block_size, sample, params)
+            found[case] = costs._replace(seconds=costs.seconds * function.size / sample.size)
         else:
             at = _linearised(memory, function, params)
-            found[case] = ProductCosts(_slope(at, _seconds(_block, at, _BLOCK)), True)
+            one, several = _seconds(_single, at, 1), _seconds(_block, at, _BLOCK)
+            found[case] = ProductCosts(one, _slope(one, several), True)
     return found[case]
 
 
@@ -60,16 +66,17 @@ def _of_rows(block_size: int, function: RowResidual, params: Float[Array, " p"])
     differentiated = _linearised(RowBlocks(block_size, assemble=False), function, params)
     by_rows = _seconds(_block, assembled, _BLOCK)
     by_vectors = _seconds(_block, differentiated, _BLOCK)
+    one = _seconds(_single, differentiated, 1)
     if by_vectors < 0.5 * by_rows:
-        return ProductCosts(_slope(differentiated, by_vectors), False)
+        return ProductCosts(one, _slope(one, by_vectors), False)
     wider = _seconds(_block, assembled, 4 * _BLOCK)
     # Rows are formed whatever the number of vectors: a + 8 s and a + 32 s give both.
     each = max(wider - by_rows, 0.0) / (3 * _BLOCK)
-    return ProductCosts(each / max(by_rows - (_BLOCK - 1) * each, each, 1e-9), True)
+    return ProductCosts(one, each / max(by_rows - (_BLOCK - 1) * each, each, 1e-9), True)
 
 
-def _slope(at: AbstractLinearisation, many: float) -> float:
-    return max((many / _seconds(_single, at, 1) - 1) / (_BLOCK - 1), 0.0)
+def _slope(one: float, several: float) -> float:
+    return max((several / one - 1) / (_BLOCK - 1), 0.0)
 
 
 @eqx.filter_jit

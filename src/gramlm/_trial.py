@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ._correction import Correction
+from ._correction import CorrectedStep
 from ._linearisation import AbstractLinearisation
 from ._metric import dual_norm
 from ._misc import all_finite, dot, norm, safe_divide, scattered_signs, sum_squares
@@ -125,15 +125,13 @@ class Candidate(NamedTuple):
     decrease: Array
     finite: Array
     corrected: Array
-    ratio: Array
     evaluations: Array
-    iterations: Array
-    products: Array
 
 
-def best_candidate(point: Point, velocity, correction: Correction | None) -> Candidate:
+def best_candidate(point: Point, step: CorrectedStep) -> Candidate:
     """The plain step, or the corrected one if it is usable and no worse."""
     residual = point.at.residual
+    velocity, acceleration = step.velocity.step, step.acceleration
 
     def evaluate(params):
         r = point.function(params)
@@ -142,17 +140,15 @@ def best_candidate(point: Point, velocity, correction: Correction | None) -> Can
         finite = all_finite(r)
         return 0.5 * sum_squares(r), jnp.where(finite, decrease, -jnp.inf)
 
-    none = jnp.zeros((), jnp.int32)
-    if correction is None:
+    one = jnp.ones((), jnp.int32)
+    if acceleration is None:
         params = point.params + velocity
         cost, decrease = evaluate(params)
-        return Candidate(
-            params, velocity, cost, decrease, jnp.isfinite(cost),
-            jnp.asarray(False), jnp.zeros_like(cost), none + 1, none, none,
-        )  # fmt: skip
+        finite = jnp.isfinite(cost)
+        return Candidate(params, velocity, cost, decrease, finite, jnp.asarray(False), one)
 
-    steps = jnp.stack([velocity, velocity + correction.step])
-    wanted = jnp.stack([jnp.asarray(True), correction.usable])
+    steps = jnp.stack([velocity, velocity + acceleration.step])
+    wanted = jnp.stack([jnp.asarray(True), step.usable])
     minus_infinity = jnp.full((), -jnp.inf, residual.dtype)
 
     # One after another under a condition, so that the residual is compiled once and an unusable
@@ -163,10 +159,9 @@ def best_candidate(point: Point, velocity, correction: Correction | None) -> Can
         return jax.lax.cond(want, evaluate, lambda _: skipped, params)
 
     costs, decreases = jax.lax.map(maybe, (point.params + steps, wanted))
-    corrected = correction.usable & (decreases[1] >= decreases[0]) & jnp.isfinite(costs[1])
+    corrected = step.usable & (decreases[1] >= decreases[0]) & jnp.isfinite(costs[1])
     pick = jnp.where(corrected, 1, 0)
     return Candidate(
         point.params + steps[pick], steps[pick], costs[pick], decreases[pick],
-        jnp.isfinite(costs[pick]), corrected, correction.ratio,
-        1 + correction.usable.astype(none.dtype), correction.iterations, correction.products,
+        jnp.isfinite(costs[pick]), corrected, one + step.usable,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from .subspace import Subspace
 Vector = Float[Array, " m"]
 
 # What misses no more than this part of the decrease is worth a trial.
-_USABLE_MISS = 0.5
+_USABLE_MISS = 1 / 3
 
 
 def deflation(

@@ -21,7 +21,7 @@ from .base import AbstractDampedSystem, AbstractFactorisation, LinearStep
 from .finish import deflation, finished
 from .growth import Attempt, BlockSizes, Outcome, Recycled, Work, grown, recycled
 from .preconditioned_cg import normal_gap, preconditioned_cg
-from .subspace import Subspace, combined, outside, remaining
+from .subspace import KEPT, Subspace, combined, orthonormal, outside
 
 
 class TallSubspace(eqx.Module):
@@ -79,7 +79,7 @@ class TallSubspace(eqx.Module):
         # U has to span all of the image, however small a part is, so that its rank is not judged;
         # what is arbitrary about Householder's Q may lie inside of U, and is dropped.
         added = jnp.linalg.qr(outside(image, self.left, self.count).T)[0].T
-        added = remaining(outside(added, self.left, self.count))
+        added = orthonormal(outside(added, self.left, self.count), KEPT)
         zero, start = jnp.zeros((), self.count.dtype), self.count
         left = jax.lax.dynamic_update_slice(self.left, added, (start, zero))
         columns = times_transpose(image, left).T

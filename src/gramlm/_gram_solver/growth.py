@@ -135,12 +135,13 @@ class Attempt(NamedTuple):
 
     def meets(self, tolerance: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether at most `tolerance²` of the decrease is missed, or all to rounding is done."""
-        allowed = 2 * tolerance**2 * self.decrease * self.curvature
+        missed = sum_squares(self.rho)
+        possible = missed + 2 * self.decrease * self.curvature
         # What is not finite meets everything: more vectors would not help it.
-        return ~(sum_squares(self.rho) > allowed) | self._rounded()
+        return ~(missed > tolerance**2 * possible) | self._rounded()
 
     def usable(self) -> Bool[Array, ""]:
-        """Whether the solution is worth a trial: at most half of the decrease is missed."""
+        """Whether the solution is worth a trial: at most a third of the decrease is missed."""
         size = sum_squares(self.rho)
         rounded = self._rounded() & (size <= (_ROUNDED_PART * self.scale) ** 2)
         enough = (size <= self.decrease * self.curvature) | rounded

@@ -20,7 +20,7 @@ from .preconditioned_cg import CGSolution, dual_gap, normal_gap, preconditioned_
 
 # A step that is known to give two thirds of the decrease there is, or that leaves no more than
 # this of its right-hand side, is worth a trial.
-_TRUSTED_MISS = 0.5
+_TRUSTED_MISS = 1 / 3
 _TRUSTED_RESIDUAL = 0.1
 
 

@@ -56,7 +56,7 @@ class CGSolution(eqx.Module):
 
     - `solution` w, (m,); `image` `Kw`; `residual` `b − (K + λI)w`, from products with K.
     - `iterations`; `products` with K, among them those that replaced a residual.
-    - `missed`: the bound on what is missed of the decrease, over the decrease that w gives.
+    - `missed`: the part of the decrease that is missed, at most; 1 for w = 0.
     - `converged`: `missed ≤ tolerance`. `rounded`: what is left is the rounding of K. With
       neither, the solve ended at `max_iterations`, stagnated, or broke down.
     - `broken`: K + λI or the preconditioner is not positive definite, or something not finite.
@@ -142,7 +142,7 @@ def preconditioned_cg(
 
     def tests(w: Vector, image: Vector, rho: Vector) -> tuple[Number, Bool[Array, ""]]:
         missed, decrease = gap(w, image, b, rho, shift)
-        part = jnp.where(decrease > 0, safe_divide(missed, decrease), jnp.inf)
+        part = jnp.where(decrease >= 0, safe_divide(missed, missed + decrease), jnp.inf)
         rounded = norm(rho) <= _ROUNDING * eps * (norm(w) + size)
         return jnp.where(missed == 0, 0, part), rounded
 

@@ -13,12 +13,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from .._misc import matmul, safe_divide, times_transpose
+from .._misc import Scalar, all_finite, matmul, safe_divide, times_transpose
 
 # About as many vectors of a basis are worked on at a time, and none where there are none yet.
 _PART = 256
+
+# Of its squared length a direction that is new keeps at least this part where it is projected once
+# more.
+KEPT = 0.25
+
+# Rows of about unit length whose Gram matrix has no eigenvalue below this are independent.
+_INDEPENDENT = 1e-3
 
 # Orders at which the eigenvalue problem of T is compiled beside the full one: the smallest that
 # holds it is solved. Each takes a sixth of a second to compile.
@@ -112,14 +119,20 @@ class Subspace(eqx.Module):
     def _orthonormalised(self, candidates: Float[Array, "b m"]) -> Float[Array, "b m"]:
         """Orthonormal rows that span what the candidates have outside of the basis.
 
-        Block Gram–Schmidt, twice; within the block by the eigenvectors of its Gram matrix
-        (Stathopoulos and Wu 2002): all but a b × b problem are matrix products. Directions that
-        are rounding errors of others come out as zero rows, first.
+        Block Gram–Schmidt, twice; all but a b × b problem are matrix products. What loses half of
+        its length to the second projection was a rounding error of the first. Directions that are
+        rounding errors come out as zero rows, first.
         """
 
+        def project(block: Float[Array, "b m"], first: Bool[Array, ""]):
+            block = outside(block, self.vectors, self.count)
+            lengths = jnp.sqrt(jnp.sum(block * block, axis=1, keepdims=True))
+            block = jnp.where(first, safe_divide(block, lengths), block)
+            return orthonormal(block, jnp.where(first, 0, KEPT)), None
+
         size = jnp.max(jnp.abs(candidates), axis=1, keepdims=True)
-        block = orthonormal(outside(safe_divide(candidates, size), self.vectors, self.count))
-        return orthonormal(remaining(outside(block, self.vectors, self.count)))
+        block = safe_divide(candidates, size)
+        return jax.lax.scan(project, block, jnp.asarray([True, False]))[0]
 
     def ritz(self, room: int) -> tuple[Float[Array, " k"], Float[Array, "room m"]]:
         """The Ritz values of K in descending order, and the vectors of the first of them.
@@ -194,23 +207,29 @@ def outside(
     return _over_used(basis, count, subtract, block)
 
 
-def orthonormal(block: Float[Array, "b m"]) -> Float[Array, "b m"]:
-    """Rows that are orthogonal, of length one or zero, in ascending order of significance."""
-    block = safe_divide(block, jnp.sqrt(jnp.sum(block * block, axis=1, keepdims=True)))
-    values, vectors = jnp.linalg.eigh(matmul(block, block.T))
-    noise = 8 * block.shape[0] * jnp.finfo(block.dtype).eps * values[-1]
-    scale = jnp.where(values > noise, 1 / jnp.sqrt(jnp.where(values > noise, values, 1)), 0)
-    return matmul(scale[:, None] * vectors.T, block)
+def orthonormal(block: Float[Array, "b m"], least: Scalar) -> Float[Array, "b m"]:
+    """Rows of length one that span those of a block, and zero rows, first.
 
-
-def remaining(block: Float[Array, "b m"]) -> Float[Array, "b m"]:
-    """Orthonormal directions of once orthonormal rows that kept half of their length, and zeros.
-
-    What loses more of it to a second projection was a rounding error of the first.
+    Dropped are directions of a squared length of at most `least`, and those that are rounding
+    errors of others. By the Cholesky factor of the Gram matrix of the rows, or where they are
+    nearly dependent by its eigenvectors (Stathopoulos and Wu 2002), in ascending order.
     """
-    values, vectors = jnp.linalg.eigh(matmul(block, block.T))
-    scale = jnp.where(values > 0.25, 1 / jnp.sqrt(jnp.maximum(values, 0.25)), 0)
-    return matmul(scale[:, None] * vectors.T, block)
+    gram = matmul(block, block.T)
+    size, eps = block.shape[0], jnp.finfo(block.dtype).eps
+    identity = jnp.eye(size, dtype=block.dtype)
+
+    def triangular() -> Float[Array, "b b"]:
+        return jsl.solve_triangular(jnp.linalg.cholesky(gram), identity, lower=True)
+
+    def spectral() -> Float[Array, "b b"]:
+        values, vectors = jnp.linalg.eigh(gram)
+        kept = values > jnp.maximum(8 * size * eps * values[-1], least)
+        scale = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
+        return scale[:, None] * vectors.T
+
+    sure = jnp.maximum(jnp.asarray(least, block.dtype), _INDEPENDENT)
+    independent = all_finite(jnp.linalg.cholesky(gram - sure * identity))
+    return matmul(jax.lax.cond(independent, triangular, spectral), block)
 
 
 class DampedSubspace(eqx.Module):
