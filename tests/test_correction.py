@@ -8,7 +8,7 @@ import pytest
 
 import gramlm
 from gramlm._correction import corrected_step
-from gramlm._residual import canonical
+from gramlm._residual.canonical import canonical
 from problems import definite
 
 LM = gramlm.LevenbergMarquardt
@@ -113,6 +113,28 @@ def test_a_correction_that_is_not_finite_is_not_used():
     params, info = first_step(gramlm.Geodesic(), residual, start, 10.0)
     assert jnp.all(jnp.isfinite(params))
     assert info.accepted
+
+
+@pytest.mark.parametrize("solver", [gramlm.KrylovSolver(block_size=4), gramlm.PreconditionedCG()])
+def test_what_the_velocity_may_miss_anyway_is_not_corrected(solver):
+    def step(correction, size):
+        params, args = quadratic_problem(30, 40, size)
+        lm = LM(
+            linear_solver=solver,
+            correction=correction,
+            damping=gramlm.Constant(1e-3),
+            metric=gramlm.IdentityMetric(),
+            forcing=gramlm.FixedForcing(0.1, 0.1),
+        )
+        return lm.step(quadratic, params, lm.init(quadratic, params, args), args)[2]
+
+    plain, corrected = (step(correction, 1e-6) for correction in (None, gramlm.Geodesic()))
+    assert plain.inner_iterations == corrected.inner_iterations > 0
+    assert not corrected.used_acceleration
+    assert corrected.evaluations == 1
+    plain, corrected = (step(correction, 0.1) for correction in (None, gramlm.Geodesic(1e3)))
+    assert plain.inner_iterations < corrected.inner_iterations
+    assert corrected.evaluations == 2
 
 
 def test_without_correction_there_is_none():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gramlm
-from gramlm._residual import canonical
+from gramlm._residual.canonical import canonical
 from problems import METRICS, dense, sine, sine_problem
 
 Form = gramlm.Form

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gramlm
-from gramlm._residual import canonical
+from gramlm._residual.canonical import canonical
 
 SEED = jnp.asarray(3, jnp.int32)
 

@@ -72,6 +72,20 @@ def test_the_step_is_that_of_dense_algebra(name, form):
     assert nothing.iterations == nothing.relative_residual == 0
 
 
+def test_a_step_that_was_cut_short_is_not_trusted(rng):
+    """Nearly all of b lies where K has nothing, so that little is left of it from the start."""
+    jacobian = decaying(60, 80, 1e6)
+    b = jacobian @ rng.normal(size=80)
+    b = b / np.linalg.norm(b) + np.linalg.svd(jacobian)[0][:, 40:] @ rng.normal(size=20)
+    for iterations, solved in ((3, False), (500, True)):
+        solver = PCG(gramlm.NoPreconditioner(), max_iterations=iterations)
+        case = Case.from_arrays(jacobian, b, solver=solver)
+        step = case.solve(1e-9, 0.1)
+        assert bool(step.solved) == solved
+        missed = case.missed(step.step, 1e-9)
+        assert (missed <= 0.1) == solved
+
+
 @pytest.mark.parametrize("preconditioner", [gramlm.Jacobi(), gramlm.RecycledDirections(32)])
 def test_steps_over_several_jacobians_of_which_one_is_not_finite(preconditioner, rng):
     jacobians = [decaying(60, 80, 1e3)]

@@ -11,7 +11,7 @@ import gramlm
 from gramlm._gram_solver.preconditioned_cg import preconditioned_cg
 from gramlm._preconditioner.secant import secant_update
 from gramlm._preconditioner.spectral import SpectralApproximation
-from gramlm._residual import canonical
+from gramlm._residual.canonical import canonical
 from linear import F32, F64, decaying
 from problems import METRICS, SHAPES, sine_problem
 

@@ -7,7 +7,7 @@ import pytest
 
 import gramlm
 from gramlm._flatten import as_parameters, flatten_residual
-from gramlm._residual import canonical
+from gramlm._residual.canonical import canonical
 
 PYTREES = {
     "array": jnp.arange(3.0),

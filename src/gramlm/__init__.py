@@ -68,8 +68,8 @@ from ._preconditioner.user import UserPreconditioner as UserPreconditioner
 from ._progress import AbstractProgress as AbstractProgress
 from ._progress import Lines as Lines
 from ._progress import ProgressBar as ProgressBar
-from ._residual import AbstractResidual as AbstractResidual
-from ._residual import Rows as Rows
+from ._residual.base import AbstractResidual as AbstractResidual
+from ._residual.declared import Rows as Rows
 from ._solution import CRITERIA as CRITERIA
 from ._solution import RESULTS as RESULTS
 from ._solution import History as History

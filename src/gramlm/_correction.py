@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ._gram_solver.base import AbstractDampedSystem, LinearStep
 from ._metric import metric_norm
 from ._misc import Scalar, all_finite, safe_divide, sum_squares
-from ._residual import AbstractResidual
+from ._residual.base import AbstractResidual
 
 
 class AbstractCorrection(eqx.Module):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree, jaxtyped
 from ._flatten import FlatSpec, as_parameters
 from ._linearisation import AbstractMemoryPolicy, Keep
 from ._misc import sum_squares
-from ._residual import canonical
+from ._residual.canonical import canonical
 from ._solve import linearise
 
 

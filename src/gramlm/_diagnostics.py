@@ -16,7 +16,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, Real, ja
 from ._linearisation import AbstractLinearisation, MaterialisedLinearisation
 from ._metric import Whitening
 from ._misc import column_sum_squares, map_blocks, matmul, unit_rows
-from ._residual import AbstractResidual, RowResidual
+from ._residual.base import AbstractResidual
+from ._residual.rows import RowResidual
 from ._whitened import WhitenedJacobian, damped_forms, krylov_basis
 
 # Unit vectors, or data points, that an exact diagonal works on at a time.

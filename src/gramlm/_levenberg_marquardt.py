@@ -34,7 +34,9 @@ from ._plan import (
     wants_measurement,
 )
 from ._product_costs import ProductCosts, measured
-from ._residual import AbstractResidual, RowResidual, canonical
+from ._residual.base import AbstractResidual
+from ._residual.canonical import canonical
+from ._residual.rows import RowResidual
 from ._solution import StepInfo
 from ._spectrum import largest_eigenvalue
 from ._termination import Termination

@@ -11,6 +11,7 @@ A *memory policy* decides what is stored between two products with J:
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,7 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ._misc import column_sum_squares, matmul, times_transpose
-from ._residual import AbstractResidual, RowResidual
+from ._residual.base import AbstractResidual
+from ._residual.rows import RowResidual
 
 # Data points evaluated at a time where J is stored.
 _POINTS = 256
@@ -104,12 +106,11 @@ class MaterialisedLinearisation(AbstractLinearisation):
         return _each_row(self.vjp, u) if u.shape[0] == 1 else matmul(u, self.jacobian)
 
 
-class RecomputedLinearisation(AbstractLinearisation):
-    """Products that evaluate the residual again each time."""
+class AbstractDifferentiatedLinearisation(AbstractLinearisation):
+    """Products that differentiate the residual anew each time."""
 
-    function: AbstractResidual
-    params: Float[Array, " p"]
-    residual: Float[Array, " n"]
+    function: eqx.AbstractVar[Any]
+    params: eqx.AbstractVar[Float[Array, " p"]]
 
     @property
     def num_params(self) -> int:
@@ -125,10 +126,18 @@ class RecomputedLinearisation(AbstractLinearisation):
         return _column_norms_squared(self.function, self.params, self, seed, num_probes)
 
 
-class RowLinearisation(AbstractLinearisation):
-    """Products that assemble rows of J anew each time, a block at a time.
+class RecomputedLinearisation(AbstractDifferentiatedLinearisation):
+    """Vectors of a block are multiplied each by itself."""
 
-    One pass over the data serves any number of vectors by a matrix product; a single vector is
+    function: AbstractResidual
+    params: Float[Array, " p"]
+    residual: Float[Array, " n"]
+
+
+class RowLinearisation(AbstractDifferentiatedLinearisation):
+    """Rows of J are assembled anew each time, some points at a time.
+
+    So one pass over the data serves any number of vectors by a matrix product; a single vector is
     multiplied by differentiation.
     """
 
@@ -136,24 +145,11 @@ class RowLinearisation(AbstractLinearisation):
     params: Float[Array, " p"]
     residual: Float[Array, " n"]
 
-    @property
-    def num_params(self) -> int:
-        return self.function.num_params
-
-    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
-        return jax.jvp(self.function, (self.params,), (v,))[1]
-
-    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
-        return jax.vjp(self.function, self.params)[1](u)[0]
-
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
         return self.function.rows_times(self.params, v)
 
     def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
         return self.function.times_rows(self.params, u)
-
-    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
-        return _column_norms_squared(self.function, self.params, self, seed, num_probes)
 
 
 class KeptLinearisation(AbstractLinearisation):

@@ -124,3 +124,10 @@ def scattered_signs(size: int, dtype: Any) -> Float[Array, " size"]:
     hashed = (jnp.arange(size, dtype=jnp.uint32) + 1) * jnp.uint32(2654435761)
     hashed = (hashed ^ (hashed >> 15)) * jnp.uint32(2246822519)
     return jnp.where((hashed >> 16) & 1 == 1, 1, -1).astype(dtype)
+
+
+def described(value: Any) -> str:
+    """What came, for an error message."""
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{type(value).__name__}"

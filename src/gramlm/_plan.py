@@ -12,7 +12,7 @@ from ._gram_solver.dense import DenseSolver
 from ._gram_solver.krylov import KrylovSolver
 from ._gram_solver.pcg_solver import PreconditionedCG
 from ._linearisation import AbstractMemoryPolicy, Keep, Materialise, Recompute, RowBlocks
-from ._product_costs import ProductCosts
+from ._product_costs import POINTS_OF_SPARSE_ROWS, ProductCosts
 
 MIB = 2**20
 
@@ -20,9 +20,10 @@ MIB = 2**20
 # problem (n = 2048) 296 with recycling, in 6 passes, against 203 without it, one at a time.
 _SHARING = 8
 
-# A vector that joins a basis reads all of it four times, from memory; a basis that is worth its
-# while has some hundreds of vectors.
-_GRAM_SCHMIDT_PASSES = 4
+# A vector that joins a basis alone reads all of it eight times, from memory: to be projected out,
+# twice, for its row of T, and for the solution and its residual. A basis that is worth its while
+# has some hundreds of vectors.
+_BASIS_PASSES = 8
 _TYPICAL_BASIS = 256
 _BYTES_A_SECOND = 1e10
 
@@ -97,8 +98,8 @@ class AutoSolver(AbstractSolverChoice):
     memory limit, and either m is at most `dense_order`, or the rows of J are cheap and forming K
     takes at most `dense_operations`, 2·m²·max(n, p): a fraction of a second, less than the steps of
     a basis take beside their products (see the documentation, "Which solver", for measurements).
-    Conjugate gradients are chosen where a product was found to take less time than keeping 256
-    vectors orthogonal, and several vectors to share nothing of it.
+    Conjugate gradients are chosen where a product was found to take less time than a vector
+    that joins a basis of 256, and several vectors to share nothing of it.
     """
 
     dense_order: int = eqx.field(static=True, default=512)
@@ -136,10 +137,8 @@ class AutoMemory(AbstractMemoryChoice):
     def choose(self, size: ProblemSize) -> AbstractMemoryPolicy:
         fits = size.jacobian_bytes <= size.memory_limit // 2
         if size.cheap_rows:
-            # Without rows, a point holds what the residual computes for it: little, or it would
-            # be cheaper to form its row.
             points = size.memory_limit // 32 // (size.params * size.itemsize)
-            points = _between(points, 8, 512) if size.assemble else 512
+            points = _between(points, 8, 512) if size.assemble else POINTS_OF_SPARSE_ROWS
             return Materialise() if fits else RowBlocks(points, size.assemble)
         return Keep() if fits else Recompute()
 
@@ -159,7 +158,7 @@ def _products_are_cheap(size: ProblemSize) -> bool:
         return False
     spaces = 1 if size.residuals <= size.params else 2  # of Golub–Kahan
     held = _TYPICAL_BASIS * spaces * max(size.order, size.residuals) * size.itemsize
-    return size.costs.seconds < _GRAM_SCHMIDT_PASSES * held / _BYTES_A_SECOND
+    return size.costs.seconds < _BASIS_PASSES * held / _BYTES_A_SECOND
 
 
 def basis_capacity(size: ProblemSize) -> int:

@@ -11,13 +11,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, RowBlocks
-from ._residual import AbstractResidual, RowResidual
+from ._residual.base import AbstractResidual
+from ._residual.rows import RowResidual
 
 # Vectors in the block whose time is compared with that of one.
 _BLOCK = 8
 
 # Points of each data set that stand for all, where rows are declared.
 _SAMPLE = 512
+
+# Points in a block whose rows are not formed. Without rows, a point holds what the residual
+# computes for it: little, or it would be cheaper to form its row.
+POINTS_OF_SPARSE_ROWS = 4096
 
 # What was measured stays, so that the next solve with the same residual is the same program.
 _known: weakref.WeakKeyDictionary[Any, dict[Any, "ProductCosts"]] = weakref.WeakKeyDictionary()
@@ -51,9 +56,7 @@ def measured(
     case = (function.size, params.size, params.dtype.name)
     if case not in found:
         if isinstance(function, RowResidual) and isinstance(memory, RowBlocks):
-            sample = function.sample(_SAMPLE)
-            costs = _of_rows(memory.block_size, sample, params)
-            found[case] = costs._replace(seconds=costs.seconds * function.size / sample.size)
+            found[case] = _of_rows(memory.block_size, function, params)
         else:
             at = _linearised(memory, function, params)
             one, several = _seconds(_single, at, 1), _seconds(_block, at, _BLOCK)
@@ -62,17 +65,21 @@ def measured(
 
 
 def _of_rows(block_size: int, function: RowResidual, params: Float[Array, " p"]) -> ProductCosts:
-    assembled = _linearised(RowBlocks(block_size), function, params)
-    differentiated = _linearised(RowBlocks(block_size, assemble=False), function, params)
+    sample = function.sample(_SAMPLE)
+    assembled = _linearised(RowBlocks(block_size), sample, params)
+    differentiated = _linearised(RowBlocks(block_size, assemble=False), sample, params)
     by_rows = _seconds(_block, assembled, _BLOCK)
     by_vectors = _seconds(_block, differentiated, _BLOCK)
     one = _seconds(_single, differentiated, 1)
     if by_vectors < 0.5 * by_rows:
-        return ProductCosts(one, _slope(one, by_vectors), False)
+        # All points: a part of the time does not depend on how many they are.
+        whole = _linearised(RowBlocks(POINTS_OF_SPARSE_ROWS, assemble=False), function, params)
+        return ProductCosts(_seconds(_single, whole, 1), _slope(one, by_vectors), False)
+    seconds = one * function.size / sample.size
     wider = _seconds(_block, assembled, 4 * _BLOCK)
     # Rows are formed whatever the number of vectors: a + 8 s and a + 32 s give both.
     each = max(wider - by_rows, 0.0) / (3 * _BLOCK)
-    return ProductCosts(one, each / max(by_rows - (_BLOCK - 1) * each, each, 1e-9), True)
+    return ProductCosts(seconds, each / max(by_rows - (_BLOCK - 1) * each, each, 1e-9), True)
 
 
 def _slope(one: float, several: float) -> float:

@@ -17,7 +17,7 @@ from ._levenberg_marquardt import LevenbergMarquardt
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
 from ._plan import Plan
 from ._progress import AbstractProgress, as_progress, report, shown
-from ._residual import bind_args, canonical, split_aux
+from ._residual.canonical import bind_args, canonical, split_aux
 from ._solution import CRITERIA, RESULTS, History, Solution, SolveError
 
 Params = TypeVar("Params", bound=PyTree)

@@ -20,7 +20,7 @@ from ._damping import Nielsen
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._metric import PowerMetric
 from ._progress import AbstractProgress
-from ._residual import Rows
+from ._residual.declared import Rows
 from ._solution import Solution
 from ._solve import solve
 from ._termination import Termination

@@ -12,7 +12,7 @@ from ._correction import CorrectedStep
 from ._linearisation import AbstractLinearisation
 from ._metric import dual_norm
 from ._misc import all_finite, dot, norm, safe_divide, scattered_signs, sum_squares
-from ._residual import AbstractResidual
+from ._residual.base import AbstractResidual
 from ._solution import CRITERIA
 from ._termination import Termination
 

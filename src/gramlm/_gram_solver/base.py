@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
 from .._misc import Scalar, all_finite, dot, sum_squares
-from .._residual import AbstractResidual
+from .._residual.base import AbstractResidual
 
 
 class Form(enum.Enum):
@@ -122,11 +122,14 @@ class AbstractGramSolver(eqx.Module):
     ) -> PyTree[Any]:
         """What is recycled before the first Jacobian, from arrays of the right shape and dtype."""
 
-    @abc.abstractmethod
     def linearise(
         self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
     ) -> tuple[AbstractLinearisation, int]:
-        """The linearisation that this solver wants, and the products with J it cost."""
+        """The linearisation that this solver wants, and the products with J it cost.
+
+        That of the memory policy, unless overridden.
+        """
+        return memory.linearise(function, params)
 
     @abc.abstractmethod
     def factorise(

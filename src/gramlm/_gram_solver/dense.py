@@ -13,7 +13,7 @@ from .._linearisation import (
 )
 from .._metric import Whitening, whitening
 from .._misc import matmul, norm, safe_divide, symmetric_product
-from .._residual import AbstractResidual
+from .._residual.base import AbstractResidual
 from .base import (
     AbstractDampedSystem,
     AbstractFactorisation,

@@ -8,12 +8,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._linearisation import (
     AbstractLinearisation,
-    AbstractMemoryPolicy,
     MaterialisedLinearisation,
 )
 from .._metric import metric_inverse, whitening
 from .._misc import all_finite, dot, matmul, norm, sum_squares, symmetric_product
-from .._residual import AbstractResidual
 from .base import AbstractDampedSystem, AbstractFactorisation, AbstractGramSolver, Form, LinearStep
 from .finish import deflation, finished
 from .golub_kahan import GolubKahanFactorisation, TallSubspace
@@ -83,11 +81,6 @@ class KrylovSolver(AbstractGramSolver):
         if form.resolve(residual.size, params.size) is Form.dual:
             return fresh_recycled(self._sizes(residual.size), residual)
         return fresh_recycled(self._sizes(params.size).for_range(residual.size), params)
-
-    def linearise(
-        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
-    ):
-        return memory.linearise(function, params)
 
     def factorise(
         self,

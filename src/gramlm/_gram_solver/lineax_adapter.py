@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
+from .._linearisation import AbstractLinearisation
 from .._metric import metric_inverse
 from .._misc import Scalar, norm, safe_divide
 from .._operators import AbstractDampedOperator, GramOperator, NormalOperator
-from .._residual import AbstractResidual
 from .base import (
     AbstractDampedSystem,
     AbstractFactorisation,
@@ -52,11 +51,6 @@ class LineaxSolver(AbstractGramSolver):
 
     def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:
         return None
-
-    def linearise(
-        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
-    ):
-        return memory.linearise(function, params)
 
     def factorise(
         self,

@@ -8,20 +8,18 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
+from .._linearisation import AbstractLinearisation
 from .._misc import all_finite, norm, safe_divide
 from .._preconditioner.base import AbstractPreconditioner
 from .._preconditioner.recycled_directions import RecycledDirections
 from .._preconditioner.search_directions import SearchDirections
 from .._preconditioner.undamped import UndampedSystem
-from .._residual import AbstractResidual
 from .base import AbstractDampedSystem, AbstractFactorisation, AbstractGramSolver, Form, LinearStep
 from .preconditioned_cg import CGSolution, dual_gap, normal_gap, preconditioned_cg
 
-# A step that is known to give two thirds of the decrease there is, or that leaves no more than
-# this of its right-hand side, is worth a trial.
+# A step that is known to give two thirds of the decrease there is, or all but rounding, is worth a
+# trial.
 _TRUSTED_MISS = 1 / 3
-_TRUSTED_RESIDUAL = 0.1
 
 
 class Recycled(eqx.Module):
@@ -99,11 +97,6 @@ class PreconditionedCG(AbstractGramSolver):
             damping=jnp.zeros((), residual.dtype),
             step=none,
         )
-
-    def linearise(
-        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
-    ):
-        return memory.linearise(function, params)
 
     def factorise(
         self,
@@ -200,7 +193,7 @@ class PCGSystem(AbstractDampedSystem):
             step = -system.whitening.step(found.solution)
             image = -system.pull(found.solution)
         relative = safe_divide(norm(found.residual), norm(b))
-        good = (found.missed <= _TRUSTED_MISS) | (relative <= _TRUSTED_RESIDUAL)
+        good = (found.missed <= _TRUSTED_MISS) | found.rounded
         beyond = jnp.maximum(found.iterations - self.factors.recycled.reference, 0)
         # A solve that was cut short is no measure of what the preconditioner can do.
         cut = found.iterations >= settings.max_iterations

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .base import AbstractPreconditioner
-from .search_directions import SearchDirections
 from .undamped import UndampedSystem
 
 
@@ -44,8 +43,3 @@ class Jacobi(AbstractPreconditioner[Float[Array, " m"]]):
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
         scale = 1 / (state + damping)
         return lambda x: scale * x
-
-    def harvest(
-        self, state: Float[Array, " m"], directions: SearchDirections
-    ) -> Float[Array, " m"]:
-        return state

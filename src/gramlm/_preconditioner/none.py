@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .base import AbstractPreconditioner
-from .search_directions import SearchDirections
 from .undamped import UndampedSystem
 
 
@@ -15,18 +14,7 @@ class NoPreconditioner(AbstractPreconditioner[None]):
     def init(self, like: Float[Array, " m"]) -> None:
         return None
 
-    def price(self, system: UndampedSystem) -> int:
-        return 0
-
-    def build(
-        self, system: UndampedSystem, damping: Float[Array, ""], seed: Int[Array, ""], state: None
-    ):
-        return None, 0
-
     def at(
         self, system: UndampedSystem, damping: Float[Array, ""], state: None
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
         return lambda x: x
-
-    def harvest(self, state: None, directions: SearchDirections) -> None:
-        return None

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Int
 
 from .._misc import column_sum_squares, matmul, symmetrised
 from .base import AbstractPreconditioner
-from .search_directions import SearchDirections
 from .spectral import SpectralApproximation, even_blocks
 from .undamped import UndampedSystem
 
@@ -85,8 +84,3 @@ class PivotedCholesky(AbstractPreconditioner[SpectralApproximation]):
         self, system: UndampedSystem, damping: Float[Array, ""], state: SpectralApproximation
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
         return state.inverse(damping)
-
-    def harvest(
-        self, state: SpectralApproximation, directions: SearchDirections
-    ) -> SpectralApproximation:
-        return state

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import equinox as eqx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .base import AbstractPreconditioner
 from .search_directions import SearchDirections
@@ -33,18 +33,6 @@ class RecycledDirections(AbstractPreconditioner[SpectralApproximation]):
 
     def init(self, like: Float[Array, " m"]) -> SpectralApproximation:
         return SpectralApproximation.empty(min(self.rank, like.size), like)
-
-    def price(self, system: UndampedSystem) -> int:
-        return 0
-
-    def build(
-        self,
-        system: UndampedSystem,
-        damping: Float[Array, ""],
-        seed: Int[Array, ""],
-        state: SpectralApproximation,
-    ):
-        return state, 0
 
     def at(
         self, system: UndampedSystem, damping: Float[Array, ""], state: SpectralApproximation

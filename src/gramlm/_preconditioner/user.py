@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import lineax as lx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .._misc import matmul
 from .._operators import AbstractDampedOperator, GramOperator, NormalOperator
 from .base import AbstractPreconditioner
-from .search_directions import SearchDirections
 from .undamped import UndampedSystem
 
 Builder = Callable[[AbstractDampedOperator], lx.AbstractLinearOperator]
@@ -41,14 +40,6 @@ class UserPreconditioner(AbstractPreconditioner[None]):
     def init(self, like: Float[Array, " m"]) -> None:
         return None
 
-    def price(self, system: UndampedSystem) -> int:
-        return 0
-
-    def build(
-        self, system: UndampedSystem, damping: Float[Array, ""], seed: Int[Array, ""], state: None
-    ):
-        return None, 0
-
     def at(
         self, system: UndampedSystem, damping: Float[Array, ""], state: None
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
@@ -64,9 +55,6 @@ class UserPreconditioner(AbstractPreconditioner[None]):
         if factor.ndim == 1:
             return lambda x: factor * operator.mv(factor * x)
         return lambda x: matmul(operator.mv(matmul(factor, x)), factor)
-
-    def harvest(self, state: None, directions: SearchDirections) -> None:
-        return None
 
 
 def _check(operator: lx.AbstractLinearOperator, size: int) -> None:

@@ -1,0 +1,1 @@
+"""Residuals: as the user writes them, and as functions of a flat parameter vector."""
