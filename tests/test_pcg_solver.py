@@ -72,6 +72,13 @@ def test_the_step_is_that_of_dense_algebra(name, form):
     assert nothing.iterations == nothing.relative_residual == 0
 
 
+def test_without_room_for_directions_nothing_is_learnt(rng):
+    case = Case.of("wide", solver=PCG(gramlm.RecycledDirections(4), num_directions=0))
+    found, states = sequence(case, [case.jacobian] * 2, [1e-2], 1e-3)
+    assert all(step.solved for (step,) in found)
+    np.testing.assert_array_equal(states[-1].state.vectors, 0)
+
+
 def test_a_step_that_was_cut_short_is_not_trusted(rng):
     """Nearly all of b lies where K has nothing, so that little is left of it from the start."""
     jacobian = decaying(60, 80, 1e6)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gramlm
-from gramlm._product_costs import ProductCosts
 from gramlm._residual.canonical import canonical
 
 LM = gramlm.LevenbergMarquardt
+ProductCosts = gramlm.ProductCosts
 Size = gramlm.ProblemSize
 MIB = 2**20
 LIMITS = [1, 1000, 10**5, MIB, 32 * MIB, 2**31, 2**36, 2**60]
@@ -138,9 +138,13 @@ def test_cheap_products_that_share_nothing_are_conjugate_gradients():
     # 8 passes over 256 vectors of 10⁵ numbers, at 10 GB a second.
     assert choice(10**5, 10**6, 0.16) is gramlm.PreconditionedCG
     assert choice(10**5, 10**6, 0.17) is gramlm.KrylovSolver
-    assert choice(10**6, 10**5, 1.8) is gramlm.PreconditionedCG
+    assert choice(10**6, 10**5, 0.5 * 1.8) is gramlm.PreconditionedCG
     assert choice(10**5, 10**6, 0.01, 0.05) is gramlm.KrylovSolver
     assert choice(100, 200, 0.0) is gramlm.DenseSolver
+    # Sharing counts, not how many vectors there is memory for.
+    assert choice(10**5, 3 * 10**6, 0.05, 0.0) is gramlm.KrylovSolver
+    gpu = size_of(10**5, 10**6, costs=costs(0.01), accelerator=True)
+    assert isinstance(gramlm.AutoSolver().choose(gpu), gramlm.KrylovSolver)
     unmeasured = size_of(10**5, 10**6)
     assert isinstance(gramlm.AutoSolver().choose(unmeasured), gramlm.KrylovSolver)
 

@@ -238,6 +238,47 @@ def test_each_criterion_alone_ends_the_solve(settings, criterion):
         assert solution.history.cost[-1] <= 1e-3 < solution.history.cost[-2]
 
 
+def test_a_rejected_step_that_promises_less_than_rounding_is_the_last():
+    solver = LM(termination=gramlm.Termination(**OFF))
+
+    def residual(t):
+        return jnp.stack([jnp.exp(t[0]) - 1, t[0] + 1.0, t[1] ** 2 + t[1]])
+
+    params, state = jnp.asarray([2.0, 1.0]), None
+    state = solver.init(residual, params)
+    step = eqx.filter_jit(solver.step)
+    for _ in range(40):
+        params, state, info = step(residual, params, state)
+        if info.result != gramlm.RESULTS.running:
+            break
+    assert info.criterion == gramlm.CRITERIA.rounding
+    assert not info.accepted
+    assert info.trials == 1
+
+
+@pytest.mark.parametrize("initial", [1e-2, 1e-3])
+@pytest.mark.parametrize("rtol", [0.1, 0.01])
+def test_a_crude_linear_solver_does_not_end_a_solve_as_rounding(rtol, initial, rng):
+    """What is left of r hides from J, so that a crude solution may promise an increase."""
+    u, v = (np.linalg.qr(rng.normal(size=(size, size)))[0] for size in (40, 50))
+    matrix = jnp.asarray(u[:, :20] * np.logspace(0, -1, 20) @ v[:, :20].T)
+    target = jnp.asarray(u[:, 20:] @ rng.normal(size=20) * 10 + u[:, :20] @ rng.normal(size=20))
+    best = 0.5 * np.sum((u[:, 20:].T @ target) ** 2)
+
+    def residual(t):
+        return matrix @ t + target
+
+    solver = LM(
+        linear_solver=gramlm.ConjugateGradient(rtol=rtol),
+        damping=gramlm.Nielsen(initial=initial),
+        metric=gramlm.IdentityMetric(),
+    )
+    solution = gramlm.solve(residual, jnp.zeros(50), solver=solver, max_steps=40, throw=False)
+    rounding = solution.stats["criterion"] == gramlm.CRITERIA.rounding
+    assert not rounding or solution.stats["cost"] <= best * (1 + 1e-9)
+    assert solution.stats["cost"] <= best * (1 + 1e-5)
+
+
 @pytest.mark.parametrize("termination", [gramlm.Termination(), gramlm.Termination(**OFF)])
 def test_a_residual_that_does_not_depend_on_the_parameters_ends_at_once(termination):
     solution = gramlm.solve(

@@ -65,6 +65,7 @@ from ._preconditioner.recycled_directions import RecycledDirections as RecycledD
 from ._preconditioner.search_directions import SearchDirections as SearchDirections
 from ._preconditioner.undamped import UndampedSystem as UndampedSystem
 from ._preconditioner.user import UserPreconditioner as UserPreconditioner
+from ._product_costs import ProductCosts as ProductCosts
 from ._progress import AbstractProgress as AbstractProgress
 from ._progress import Lines as Lines
 from ._progress import ProgressBar as ProgressBar

@@ -159,8 +159,8 @@ class LevenbergMarquardt(eqx.Module):
     ) -> Plan:
         """What is chosen for this problem: the linear solver, the memory policy, their sizes.
 
-        Where much depends on it, and outside of a transformation, it is measured how much more a
-        product with J costs for several vectors than for one. `solver.following(plan)` is the
+        Where much depends on it, and outside of a transformation, it is measured what a
+        product with J costs, for one vector and for several. `solver.following(plan)` is the
         solver with these choices made; `gramlm.solve` plans by itself.
         """
         function, flat = canonical(residual_fn, params, args, has_aux)
@@ -322,10 +322,10 @@ class LevenbergMarquardt(eqx.Module):
         step_norm = norm(candidate.step)
         vanishing = jnp.finfo(step_norm.dtype).eps * norm(point.params)
         repeated = jnp.maximum(following, floor) == value  # the rule has nothing else to try
-        predicted = jnp.where(velocity.solved, predicted, jnp.inf)
         # Nor is there anything to gain from more damping where the rounding of the cost is more
-        # than a hardly damped step promises.
+        # than a step with little of it promises. One that promises an increase is a bad solution.
         noise = point.termination.noise(point.cost)
+        predicted = jnp.where(velocity.solved & (predicted >= -noise), predicted, jnp.inf)
         nothing_left = (predicted <= noise) & (value <= point.largest)
         return Trials(
             made=trials.made + 1,

@@ -25,7 +25,7 @@ _SHARING = 8
 # has some hundreds of vectors.
 _BASIS_PASSES = 8
 _TYPICAL_BASIS = 256
-_BYTES_A_SECOND = 1e10
+_BYTES_A_SECOND = 1e10  # of a CPU; an accelerator reads a basis in no time
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def wants_measurement(size: ProblemSize, solver: object, memory: object) -> bool
 
 
 class AutoSolver(AbstractSolverChoice):
-    """`DenseSolver` for small systems, `KrylovSolver` for others, `PreconditionedCG` for sparse J.
+    """`DenseSolver` for small systems, `KrylovSolver` for others but for cheap, sparse J.
 
     Dense is chosen when J, its whitened copy and three m × m matrices, m = min(n, p), fit the
     memory limit, and either m is at most `dense_order`, or the rows of J are cheap and forming K
@@ -129,7 +129,8 @@ class AutoMemory(AbstractMemoryChoice):
     """J where its rows are cheap and it fits; else products, and nothing larger than the limit.
 
     - a residual declared with `Rows`: `Materialise` if J takes at most half of the memory limit,
-      otherwise `RowBlocks`, of as many points as 1/32 of it holds;
+      otherwise `RowBlocks`, of as many points as 1/32 of it holds, or 4096
+      where J was found to be sparse;
     - any other residual: `Keep` if J, the measure for what a linearisation stores, would take at
       most half of the limit, otherwise `Recompute`.
     """
@@ -154,10 +155,10 @@ def _products_are_cheap(size: ProblemSize) -> bool:
 
     Conjugate gradients take some times as many products, 8 on the worst systems measured.
     """
-    if size.costs is None or lanczos_block(size) >= _SHARING:
+    if size.costs is None or size.accelerator or _best_block(size) >= _SHARING:
         return False
-    spaces = 1 if size.residuals <= size.params else 2  # of Golub–Kahan
-    held = _TYPICAL_BASIS * spaces * max(size.order, size.residuals) * size.itemsize
+    n, p = size.residuals, size.params
+    held = _TYPICAL_BASIS * (n if n <= p else n + p) * size.itemsize
     return size.costs.seconds < _BASIS_PASSES * held / _BYTES_A_SECOND
 
 
@@ -179,16 +180,18 @@ def lanczos_block(size: ProblemSize) -> int:
     With a product of b vectors costing a + s·b, k vectors of a basis cost k(s + a/b), and k grows
     with about the root of b: the best b is near a/s.
     """
+    power = 2 ** round(math.log2(max(_best_block(size), 1.0)))
+    return _between(_between(power, 1, 64), 1, max(_block_limit(size), 1))
+
+
+def _best_block(size: ProblemSize) -> float:
     if size.costs is not None:
         # a + s = 1.
         slope = min(max(size.costs.vector, 1e-3), 1.0)
-        best = (1 - slope) / slope
-    elif size.cheap_rows and size.assemble:
-        best = 64.0 if size.accelerator or size.jacobian_bytes > size.memory_limit // 2 else 32.0
-    else:
-        best = 32.0 if size.accelerator else 8.0
-    power = 2 ** round(math.log2(max(best, 1.0)))
-    return _between(_between(power, 1, 64), 1, max(_block_limit(size), 1))
+        return (1 - slope) / slope
+    if size.cheap_rows and size.assemble:
+        return 64.0 if size.accelerator or size.jacobian_bytes > size.memory_limit // 2 else 32.0
+    return 32.0 if size.accelerator else 8.0
 
 
 def recycled_block(size: ProblemSize) -> int:

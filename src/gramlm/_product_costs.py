@@ -48,7 +48,8 @@ def measured(
     function: AbstractResidual,
     params: Float[Array, " p"],
 ) -> ProductCosts:
-    """The costs for a residual; remembered for the function `key`. Compiles small programs."""
+    """The costs for a residual; remembered for the function `key`. Compiles and runs
+    small programs."""
     try:
         found = _known.setdefault(key, {})
     except TypeError:  # neither hashable nor weakly referable

@@ -80,7 +80,8 @@ class StepInfo(eqx.Module):
     - `gradient_norm`: `‖Jᵀr‖_{M⁻¹}` at the start of the step; `relative_gradient`: the same over
       `√λmax(K)·‖r‖`, between 0 and 1.
     - `step_norm`: Euclidean length of the last trial step.
-    - `acceleration_ratio`: `2‖a‖_M/‖v‖_M`, 0 without a correction; `used_acceleration`: whether
+    - `acceleration_ratio`: `2‖a‖_M/‖v‖_M`, 0 without a correction, and crude where the correction
+      is too small to be solved for; `used_acceleration`: whether
       the last trial point includes it.
     - `inner_iterations`: iterations of the linear solver in this step, 0 for direct methods.
     - `linear_residual`: the true relative residual of the last linear system.

@@ -28,7 +28,8 @@ class Termination(eqx.Module):
     - `step`: stop when `‖δ‖ ≤ step·(‖θ‖ + step)`. Default `ε^⅚`: 9e-14 and 2e-6.
     - `absolute_cost`: stop when `½‖r‖²` is at most this, in squared residual units. Default 0.
 
-    One test cannot be switched off: when no step lowers the cost at all, the solve ends. It ends
+    One test cannot be switched off: when no step lowers the cost, or one that was rejected, with
+    λ ≤ λmax(K), promised less than its rounding, 16ε of it, the solve ends. It ends
     well (`CRITERIA.rounding`) if the decrease that was still predicted is below the `cost`
     tolerance, or if the cost is what rounding the parameters once would cause.
     """

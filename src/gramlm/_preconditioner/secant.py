@@ -23,6 +23,8 @@ def secant_update(
     is the block form of the update of Davidon, Fletcher and Powell (Schnabel 1983): semidefinite,
     and `K̂ S = K S`. The result is cut back to the rank of K̂. What is not finite changes nothing.
     """
+    if directions.vectors.shape[0] == 0:
+        return approximation
     tests, images = directions.orthonormal()
     fresh, duals, _ = nystrom(tests, images)
     old = jnp.sqrt(approximation.values)[:, None] * approximation.vectors
