@@ -98,7 +98,8 @@ def corrected_step(
     """Solves for the velocity, and with the same factorisation for its correction.
 
     What the velocity may miss of the decrease the correction may miss as well: where its whole
-    right-hand side is hardly more than that, no iterations are spent on it, and it is not used.
+    right-hand side is hardly more than that, an iterative solver spends nothing on it, and it is
+    used only if it is solved anyway.
     """
     if correction is None:
         velocity = system.solve(residual, work, velocity_tolerance)
@@ -125,15 +126,15 @@ def corrected_step(
         solution = system.solve(rhs, work, jnp.where(first, velocity_tolerance, tolerance))
         allowed = velocity_tolerance**2 * jnp.maximum(solution.predicted_decrease(residual), 0)
         carry = solution.step, allowed, solution.work
-        return carry, (dataclasses.replace(solution, work=None), worth)
+        return carry, dataclasses.replace(solution, work=None)
 
     start = jnp.zeros_like(params), jnp.zeros((), params.dtype), work
-    (_, _, work), (both, worth) = jax.lax.scan(solve, start, jnp.asarray([True, False]))
+    (_, _, work), both = jax.lax.scan(solve, start, jnp.asarray([True, False]))
     velocity, acceleration = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
     length = metric_norm(metric, velocity.step)
     ratio = safe_divide(2 * metric_norm(metric, acceleration.step), length)
     good = acceleration.solved & all_finite(acceleration.step)
-    usable = worth[1] & good & (ratio <= correction.max_ratio)
+    usable = good & (ratio <= correction.max_ratio)
     iterations = velocity.iterations + acceleration.iterations
     products = velocity.products + acceleration.products + correction.products
     return CorrectedStep(velocity, acceleration, ratio, usable, iterations, products, work)
