@@ -244,6 +244,7 @@ def solution_of(linear, memory):
         linear_solver=linear,
         memory=memory,
         forcing=gramlm.FixedForcing(1e-6, 1e-6),
+        damping=gramlm.Nielsen(),  # a radius is met to a tenth, by each solver in its own way
         correction=None,
     )
     return gramlm.solve(ROWS, PARAMS, POINTS, solver=solver, max_steps=40)

@@ -4,11 +4,14 @@ from ._correction import AbstractCorrection as AbstractCorrection
 from ._correction import Geodesic as Geodesic
 from ._curvature import gauss_newton_product as gauss_newton_product
 from ._curvature import hessian_product as hessian_product
-from ._damping import AbstractDamping as AbstractDamping
-from ._damping import Constant as Constant
-from ._damping import DelayedGratification as DelayedGratification
-from ._damping import Multiplicative as Multiplicative
-from ._damping import Nielsen as Nielsen
+from ._damping.base import AbstractDamping as AbstractDamping
+from ._damping.base import AbstractStepLengths as AbstractStepLengths
+from ._damping.base import Trial as Trial
+from ._damping.multiplicative import Constant as Constant
+from ._damping.multiplicative import DelayedGratification as DelayedGratification
+from ._damping.multiplicative import Multiplicative as Multiplicative
+from ._damping.multiplicative import Nielsen as Nielsen
+from ._damping.trust_region import TrustRegion as TrustRegion
 from ._diagnostics import EffectiveDimension as EffectiveDimension
 from ._diagnostics import Eigenpair as Eigenpair
 from ._diagnostics import Estimate as Estimate
@@ -25,6 +28,7 @@ from ._gram_solver.base import AbstractDampedSystem as AbstractDampedSystem
 from ._gram_solver.base import AbstractFactorisation as AbstractFactorisation
 from ._gram_solver.base import AbstractGramSolver as AbstractGramSolver
 from ._gram_solver.base import Form as Form
+from ._gram_solver.base import FoundDamping as FoundDamping
 from ._gram_solver.base import LinearStep as LinearStep
 from ._gram_solver.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from ._gram_solver.dense import DenseSolver as DenseSolver

@@ -71,12 +71,13 @@ class Geodesic(AbstractCorrection):
 class CorrectedStep(eqx.Module):
     """A step v, and its correction a if there is one.
 
-    `ratio`: `2‖a‖_M/‖v‖_M`; `usable`: whether v + a is worth an evaluation; `iterations`,
-    `products` and `work` of both solves.
+    `length`: `‖v‖_M`; `ratio`: `2‖a‖_M/‖v‖_M`; `usable`: whether v + a is worth an evaluation;
+    `iterations`, `products` and `work` of both solves.
     """
 
     velocity: LinearStep
     acceleration: LinearStep | None
+    length: Float[Array, ""]
     ratio: Float[Array, ""]
     usable: Bool[Array, ""]
     iterations: Int[Array, ""]
@@ -105,7 +106,7 @@ def corrected_step(
         velocity = system.solve(residual, work, velocity_tolerance)
         zero = jnp.zeros_like(velocity.relative_residual)
         return CorrectedStep(
-            velocity, None, zero, jnp.asarray(False),
+            velocity, None, metric_norm(metric, velocity.step), zero, jnp.asarray(False),
             velocity.iterations, velocity.products, velocity.work,
         )  # fmt: skip
 
@@ -137,4 +138,4 @@ def corrected_step(
     usable = good & (ratio <= correction.max_ratio)
     iterations = velocity.iterations + acceleration.iterations
     products = velocity.products + acceleration.products + correction.products
-    return CorrectedStep(velocity, acceleration, ratio, usable, iterations, products, work)
+    return CorrectedStep(velocity, acceleration, length, ratio, usable, iterations, products, work)

@@ -19,12 +19,17 @@ def describe(
     cost = jnp.where(trials.accepted, trials.cost, cost_before)
     arrived = point.arrived()
     after = termination.after_accepted(
-        cost_before, cost, trials.predicted, trials.damping > point.largest,
+        cost_before, cost, point.unscaled(cost), trials.predicted,
+        trials.damping > point.largest, point.significant_gradient,
         trials.step_norm, norm(point.params),
     )  # fmt: skip
 
     negligible = termination.negligible(cost_before)
     nothing_left = (trials.least_predicted <= negligible) & (trials.least_damping <= point.largest)
+    gradient = point.significant_gradient
+    # Of a cost that is computed to ε no more than √ε can be known of where it is least.
+    eps = jnp.finfo(cost.dtype).eps
+    nothing_left = (nothing_left & termination.stationary(gradient)) | (gradient <= 10 * eps**0.5)
     rounding = nothing_left | (cost_before <= _ROUNDING_SLACK * point.rounding_cost())
     within_range = (cost_before > 0) & jnp.isfinite(cost_before)  # 0 here is an underflow
     rounding = rounding & trials.solved & within_range
@@ -54,13 +59,13 @@ def describe(
     result = RESULTS.where(point.finite, result, nonfinite)
     criterion = CRITERIA.where(point.finite, criterion, CRITERIA.none)
     return StepInfo(
-        cost_before=cost_before,
-        cost_candidate=trials.cost,
-        cost=cost,
+        cost_before=point.unscaled(cost_before),
+        cost_candidate=point.unscaled(trials.cost),
+        cost=point.unscaled(cost),
+        scale=point.scale,
         accepted=trials.accepted,
         gain_ratio=trials.gain_ratio,
         damping=trials.damping,
-        damping_factor=trials.damping_factor,
         gradient_norm=point.gradient_norm,
         relative_gradient=point.relative_gradient,
         step_norm=trials.step_norm,

@@ -9,21 +9,18 @@ import jax.numpy as jnp
 import lineax as lx
 from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, PyTree, jaxtyped
+from jaxtyping import Array, Bool, Float, Int, PyTree, jaxtyped
 
 from ._correction import AbstractCorrection, Geodesic, corrected_step
-from ._damping import AbstractDamping, Nielsen
+from ._damping.base import AbstractDamping, Trial
+from ._damping.trust_region import TrustRegion
 from ._diagnosis import describe
 from ._forcing import AbstractForcing, EisenstatWalker
 from ._gram_solver.base import AbstractFactorisation, AbstractGramSolver, Form
 from ._gram_solver.lineax_adapter import LineaxSolver
 from ._linearisation import AbstractMemoryPolicy
 from ._metric import AbstractMetric, PowerMetric
-from ._misc import (
-    Scalar,
-    norm,
-    scattered_signs,
-)
+from ._misc import Scalar, dot, norm, scattered_signs
 from ._plan import (
     AbstractMemoryChoice,
     AbstractSolverChoice,
@@ -37,10 +34,12 @@ from ._product_costs import ProductCosts, measured
 from ._residual.base import AbstractResidual
 from ._residual.canonical import canonical
 from ._residual.rows import RowResidual
+from ._scale import largest_entry, next_scale, residual_scale
 from ._solution import StepInfo
 from ._spectrum import largest_eigenvalue
+from ._step_lengths import StepLengths
 from ._termination import Termination
-from ._trial import Point, Trials, best_candidate
+from ._trial import Point, Trials, best_candidate, column_lengths
 
 Params = TypeVar("Params", bound=PyTree)
 
@@ -49,10 +48,17 @@ class State(eqx.Module):
     """What a solver carries from one Jacobian to the next.
 
     **Attributes:** `step`, Jacobians so far; `damping` and `metric`, the states of those rules;
-    `probe`, (p,), the direction of the largest eigenvalue of K.
+    `probe`, (p,), the direction of the largest eigenvalue of K; `scale`, a power of two by which
+    residuals are divided, 1 unless their squares come near to overflow or underflow; `fresh`,
+    whether the rules start anew with the next Jacobian, at the start and when the scale has
+    changed; `columns`, (p,), the largest lengths so far of the columns of J, 0 where it is not
+    stored.
     """
 
     step: Int[Array, ""]
+    scale: Float[Array, ""]
+    fresh: Bool[Array, ""]
+    columns: Float[Array, " p"]
     damping: PyTree[Any]
     metric: PyTree[Any]
     probe: Float[Array, " p"]
@@ -68,6 +74,18 @@ def _fitting(recycled: PyTree[Any], fresh: PyTree[Any]) -> PyTree[Any]:
     """What is recycled, or a new start where data of another size have made it worthless."""
     same = jax.tree.map(jnp.shape, recycled) == jax.tree.map(jnp.shape, fresh)
     return recycled if same else fresh
+
+
+def _either(first: Bool[Array, ""], yes: PyTree[Any], no: PyTree[Any]) -> PyTree[Any]:
+    """One of two states."""
+    return jax.tree.map(lambda a, b: jnp.where(first, a, b), yes, no)
+
+
+def _equal(a: PyTree[Any], b: PyTree[Any]) -> Bool[Array, ""]:
+    """Whether two states are the same, of one entry or more."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    same = [jnp.all(x == y) for x, y in pairs]
+    return jnp.all(jnp.stack(same)) if same else jnp.asarray(True)
 
 
 class LevenbergMarquardt(eqx.Module):
@@ -107,7 +125,7 @@ class LevenbergMarquardt(eqx.Module):
     linear_solver: AbstractGramSolver | AbstractSolverChoice = eqx.field(
         default_factory=AutoSolver, converter=_as_gram_solver
     )
-    damping: AbstractDamping = Nielsen()
+    damping: AbstractDamping = TrustRegion()
     metric: AbstractMetric = PowerMetric()
     correction: AbstractCorrection | None = Geodesic()
     termination: Termination = Termination()
@@ -204,14 +222,18 @@ class LevenbergMarquardt(eqx.Module):
 
     def init_flat(self, function: AbstractResidual, flat: Float[Array, " p"]) -> State:
         """`init` for a canonical residual and a flat parameter vector."""
-        residual = jnp.zeros((function.size,), flat.dtype)
+        plan = self.plan_flat(function, flat)
+        residual = plan.memory.prepare(function)(flat)
         return State(
             step=jnp.zeros((), jnp.int32),
+            scale=residual_scale(largest_entry(residual)),
+            fresh=jnp.asarray(True),
+            columns=jnp.zeros_like(flat),
             damping=self.damping.init(jnp.ones((), flat.dtype)),
             metric=self.metric.init(flat),
             probe=scattered_signs(flat.size, flat.dtype),
             forcing=self.forcing.init(flat),
-            recycled=self.plan_flat(function, flat).linear_solver.init(residual, flat, self.form),
+            recycled=plan.linear_solver.init(jnp.zeros_like(residual), flat, self.form),
         )
 
     @jaxtyped(typechecker=beartype)
@@ -238,31 +260,39 @@ class LevenbergMarquardt(eqx.Module):
     ) -> tuple[Float[Array, " p"], State, StepInfo]:
         """`step` for a canonical residual and a flat parameter vector."""
         plan = self.plan_flat(function, flat)
-        function = plan.memory.prepare(function)
+        function = plan.memory.prepare(function.divided(state.scale))
         at, products = plan.linear_solver.linearise(plan.memory, function, flat)
-        metric, metric_state, used = self.metric.update(state.metric, at, state.step)
+        before = _either(state.fresh, self.metric.init(flat), state.metric)
+        metric, metric_state, used = self.metric.update(before, at, state.step)
         gradient = at.vjp(at.residual)
         first = state.step == 0
         largest, probe, power_products = largest_eigenvalue(
             at, metric, gradient, state.probe, first
         )
-        point = Point(function, flat, at, metric, gradient, largest, self.termination)
+        columns = column_lengths(at)
+        longest = jnp.maximum(jnp.where(state.fresh, 0, state.columns), columns)
+        point = Point(
+            function, flat, at, metric, gradient, largest, self.termination, state.scale,
+            columns, jnp.where(jnp.isfinite(longest), longest, state.columns),
+        )  # fmt: skip
         recycled = _fitting(state.recycled, plan.linear_solver.init(at.residual, flat, self.form))
         factors = plan.linear_solver.factorise(at, metric, largest, self.form, recycled)
 
-        damping = jax.tree.map(
-            lambda new, old: jnp.where(first, new, old), self.damping.init(largest), state.damping
-        )
+        damping = _either(state.fresh, self.damping.init(largest), state.damping)
         trials = self._trials(point, factors, damping, state.forcing)
         # Beside the linear algebra: the gradient, and the product in `rounding_cost`.
         info = describe(point, trials, products + used + power_products + 2, first)
         new = jnp.where(trials.accepted, trials.params, flat)
+        following = next_scale(trials.residual_size, state.scale)
+        scale = jnp.where(trials.accepted, following, state.scale)
+        rescaled = scale != state.scale
         next_state = State(
             step=state.step + 1,
+            scale=scale,
+            fresh=rescaled,
+            columns=point.longest_columns,
             damping=trials.damping_state,
-            metric=jax.tree.map(
-                lambda a, b: jnp.where(point.finite, a, b), metric_state, state.metric
-            ),
+            metric=_either(point.finite, metric_state, before),
             probe=probe,
             forcing=trials.forcing_state,
             recycled=factors.recycle(trials.work),
@@ -285,43 +315,56 @@ class LevenbergMarquardt(eqx.Module):
 
     def _attempt(self, point: Point, factors: AbstractFactorisation, trials: Trials) -> Trials:
         """One trial: λ, the step, its correction, the cost there, and the verdict."""
-        floor = self.damping_floor * factors.rounding
-        value = jnp.maximum(self.damping.value(trials.damping_state), floor)
+        residual = point.at.residual
+        velocity_tolerance = self.forcing.velocity(trials.forcing_state)
+        floor = jnp.asarray(self.damping_floor) * factors.rounding
+        lengths = StepLengths(
+            factors, residual, point.metric, floor, trials.work, velocity_tolerance
+        )
+        found = self.damping.propose(trials.damping_state, lengths)
+        value = jnp.maximum(found.damping, floor)
         system = factors.at(value)
         corrected = corrected_step(
             self.correction,
             point.function,
             point.params,
-            point.at.residual,
+            residual,
             point.metric,
             system,
-            trials.work,
-            self.forcing.velocity(trials.forcing_state),
+            found.work,
+            velocity_tolerance,
             self.forcing.acceleration(trials.forcing_state),
         )
         velocity = corrected.velocity
         candidate = best_candidate(point, corrected)
 
-        predicted = velocity.predicted_decrease(point.at.residual)
+        predicted = velocity.predicted_decrease(residual)
         gain_ratio = jnp.where(
             candidate.finite & (predicted > 0), candidate.decrease / predicted, -jnp.inf
         )
-        accepted = velocity.solved & (gain_ratio > self.min_gain)
-        damping_state = jax.tree.map(
-            lambda yes, no: jnp.where(accepted, yes, no),
-            self.damping.accepted(trials.damping_state, value, gain_ratio),
-            self.damping.rejected(trials.damping_state, value, gain_ratio),
+        # Another program may round another way, so that standing still seems to gain.
+        moved = jnp.any(candidate.params != point.params)
+        accepted = velocity.solved & moved & (gain_ratio > self.min_gain)
+        trial = Trial(
+            damping=value,
+            length=corrected.length,
+            gain_ratio=gain_ratio,
+            decrease=candidate.decrease,
+            slope=dot(residual, velocity.image),
         )
-        following = self.damping.value(damping_state)
-        forcing_state = jax.tree.map(
-            lambda yes, no: jnp.where(accepted, yes, no),
+        rejected_state = self.damping.rejected(trials.damping_state, trial)
+        damping_state = _either(
+            accepted, self.damping.accepted(trials.damping_state, trial), rejected_state
+        )
+        forcing_state = _either(
+            accepted,
             self.forcing.accepted(trials.forcing_state, point.cost, candidate.cost),
             trials.forcing_state,
         )
 
         step_norm = norm(candidate.step)
         vanishing = jnp.finfo(step_norm.dtype).eps * norm(point.params)
-        repeated = jnp.maximum(following, floor) == value  # the rule has nothing else to try
+        repeated = _equal(rejected_state, trials.damping_state)  # the rule has nothing else to try
         # Nor is there anything to gain from more damping where the rounding of the cost is more
         # than a step with little of it promises. One that promises an increase is a bad solution.
         noise = point.termination.noise(point.cost)
@@ -331,12 +374,12 @@ class LevenbergMarquardt(eqx.Module):
             made=trials.made + 1,
             params=candidate.params,
             cost=candidate.cost,
+            residual_size=candidate.size,
             damping_state=damping_state,
             damping=value,
-            damping_factor=following / value,
             accepted=accepted,
-            hopeless=~accepted & ((step_norm <= vanishing) | repeated | nothing_left),
-            finite=trials.finite | (candidate.finite & jnp.any(candidate.params != point.params)),
+            hopeless=~accepted & ((step_norm <= vanishing) | ~moved | repeated | nothing_left),
+            finite=trials.finite | (candidate.finite & moved),
             solved=trials.solved | velocity.solved,
             gain_ratio=gain_ratio,
             predicted=predicted,
@@ -346,8 +389,8 @@ class LevenbergMarquardt(eqx.Module):
             acceleration_ratio=corrected.ratio,
             used_acceleration=candidate.corrected,
             evaluations=trials.evaluations + candidate.evaluations,
-            iterations=trials.iterations + corrected.iterations,
-            products=trials.products + system.setup_products + corrected.products,
+            iterations=trials.iterations + found.iterations + corrected.iterations,
+            products=trials.products + found.products + system.setup_products + corrected.products,
             linear_residual=velocity.relative_residual,
             forcing_state=forcing_state,
             work=corrected.work,

@@ -75,10 +75,13 @@ class StepInfo(eqx.Module):
       trial point (may be non-finite), and after the step.
     - `accepted`: whether a trial was accepted.
     - `gain_ratio`: actual decrease of the cost over the decrease that the linear model predicts.
-    - `damping`: λ of the last trial. `damping_factor`: the factor by which the damping rule then
-      changed it.
-    - `gradient_norm`: `‖Jᵀr‖_{M⁻¹}` at the start of the step; `relative_gradient`: the same over
-      `√λmax(K)·‖r‖`, between 0 and 1.
+    - `scale`: the power of two by which the residual was divided, 1 unless its squares come near
+      to overflow or underflow. `damping`, `gradient_norm` and `largest_eigenvalue` are those of
+      the divided residual, costs those of the residual itself.
+    - `damping`: λ of the last trial.
+    - `gradient_norm`: `‖Jᵀr‖_{M⁻¹}` at the start of the step; `relative_gradient`: the
+      largest cosine of the angle between r and a column of J where J is stored, and otherwise
+      `‖Jᵀr‖_{M⁻¹}/(√λmax(K)·‖r‖)`; between 0 and 1.
     - `step_norm`: Euclidean length of the last trial step.
     - `acceleration_ratio`: `2‖a‖_M/‖v‖_M`, 0 without a correction, and crude where the correction
       is too small to be solved for; `used_acceleration`: whether
@@ -96,10 +99,10 @@ class StepInfo(eqx.Module):
     cost_before: Float[Array, ""]
     cost_candidate: Float[Array, ""]
     cost: Float[Array, ""]
+    scale: Float[Array, ""]
     accepted: Bool[Array, ""]
     gain_ratio: Float[Array, ""]
     damping: Float[Array, ""]
-    damping_factor: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     relative_gradient: Float[Array, ""]
     step_norm: Float[Array, ""]

@@ -31,7 +31,7 @@ def solve(
     *,
     solver: LevenbergMarquardt | None = None,
     has_aux: bool = False,
-    max_steps: int = 256,
+    max_steps: int = 1000,
     throw: bool = True,
     verbose: bool | AbstractProgress = False,
 ) -> Solution:

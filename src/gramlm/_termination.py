@@ -7,6 +7,9 @@ from jaxtyping import Array, Bool, Float
 from ._misc import Scalar
 from ._solution import CRITERIA
 
+# By so much the gradient may exceed what goes with a decrease of the tolerance.
+_SLACK = 30.0
+
 
 class Precision(eqx.Module):
     """A tolerance that follows the dtype: `ε^power`, ε the machine precision."""
@@ -21,11 +24,14 @@ class Termination(eqx.Module):
     """Tolerances, each switched off by None. Only accepted steps are tested for `cost` and `step`.
 
     - `cost`: stop when both the actual and the predicted decrease of a step are at most
-      `cost`·(cost before), and the damping does not exceed λmax(K), so that the step is not
-      short merely because it was held back. Default `ε^⅔`: 4e-11 in float64, 2e-5 in float32.
-    - `gradient`: stop when `‖Jᵀr‖_{M⁻¹} ≤ gradient·√λmax(K)·‖r‖`, a pure number between 0 and 1
-      that does not depend on units. Default `ε^⅔`.
-    - `step`: stop when `‖δ‖ ≤ step·(‖θ‖ + step)`. Default `ε^⅚`: 9e-14 and 2e-6.
+      `cost`·(cost before), the damping does not exceed λmax(K), so that the step is not short
+      merely because it was held back, and the relative gradient is at most 30·√`cost`. Default
+      `ε^⅔`: 4e-11 in float64, 2e-5 in float32.
+    - `gradient`: stop when the relative gradient is at most this. It is the largest cosine of the
+      angle between r and a column of J where J is stored, and otherwise
+      `‖Jᵀr‖_{M⁻¹}/(√λmax(K)·‖r‖)`: between 0 and 1, and independent of units. Default `ε^⅔`.
+    - `step`: stop when `‖δ‖ ≤ step·‖θ‖`, under the same two conditions. Default
+      `ε^⅚`: 9e-14 and 2e-6.
     - `absolute_cost`: stop when `½‖r‖²` is at most this, in squared residual units. Default 0.
 
     One test cannot be switched off: when no step lowers the cost, or one that was rejected, with
@@ -62,25 +68,42 @@ class Termination(eqx.Module):
         self,
         cost_before: Float[Array, ""],
         cost: Float[Array, ""],
+        absolute_cost: Float[Array, ""],
         predicted: Float[Array, ""],
         held_back: Bool[Array, ""],
+        gradient: Float[Array, ""],
         step_norm: Float[Array, ""],
         params_norm: Float[Array, ""],
     ) -> CRITERIA:
-        """The tests of an accepted step. `held_back`: λ exceeds λmax(K)."""
+        """The tests of an accepted step.
+
+        `absolute_cost` is the cost in units of the user; `held_back`: λ exceeds λmax(K);
+        `gradient`: the relative gradient, of those parameters that count.
+        """
         criterion = CRITERIA.none
+        held_back = held_back | ~self.stationary(gradient)
         if self.step is not None:
             tolerance = _resolve(self.step, cost.dtype)
-            small = ~held_back & (step_norm <= tolerance * (params_norm + tolerance))
+            small = ~held_back & (step_norm <= tolerance * params_norm)
             criterion = CRITERIA.where(small, CRITERIA.step, criterion)
         if self.cost is not None:
             limit = _resolve(self.cost, cost.dtype) * cost_before
             small = ~held_back & (cost_before - cost <= limit) & (predicted <= limit)
             criterion = CRITERIA.where(small, CRITERIA.cost, criterion)
         if self.absolute_cost is not None:
-            small = _below(cost, self.absolute_cost)
+            small = _below(absolute_cost, self.absolute_cost)
             criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
         return criterion
+
+    def stationary(self, gradient: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether the relative gradient lets a small decrease or a short step count as an end.
+
+        A step that removes the part τ of the cost has a gradient of about √(2τ) before it. One
+        that is several times as large says that the step was short for another reason.
+        """
+        loose = _resolve(Precision(2 / 3), gradient.dtype)
+        tolerance = loose if self.cost is None else _resolve(self.cost, gradient.dtype)
+        return gradient <= _SLACK * jnp.sqrt(jnp.maximum(tolerance, loose))
 
     def noise(self, cost: Float[Array, ""]) -> Float[Array, ""]:
         """A decrease of this much may be rounding."""

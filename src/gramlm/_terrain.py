@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._damping import Nielsen
+from ._damping.multiplicative import Nielsen
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._metric import PowerMetric
 from ._progress import AbstractProgress

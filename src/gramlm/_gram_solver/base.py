@@ -23,8 +23,10 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
-from .._misc import Scalar, all_finite, dot, sum_squares
+from .._metric import metric_norm
+from .._misc import Scalar, all_finite, dot, safe_divide, sum_squares
 from .._residual.base import AbstractResidual
+from .step_length import COARSE, root
 
 
 class Form(enum.Enum):
@@ -92,6 +94,15 @@ class AbstractDampedSystem(eqx.Module):
         """
 
 
+class FoundDamping(eqx.Module):
+    """A λ, and what it took to find it: `work` for the next solve, iterations and products."""
+
+    damping: Float[Array, ""]
+    work: PyTree[Any]
+    iterations: Int[Array, ""]
+    products: Int[Array, ""]
+
+
 class AbstractFactorisation(eqx.Module):
     """What is known of one Jacobian in one metric, before λ is chosen.
 
@@ -111,6 +122,56 @@ class AbstractFactorisation(eqx.Module):
     @abc.abstractmethod
     def recycle(self, work: PyTree[Any]) -> PyTree[Any]:
         """What the next Jacobian shall know, from the work of the last solve; None for nothing."""
+
+    def damping_within(
+        self,
+        rhs: Float[Array, " n"],
+        metric: lx.AbstractLinearOperator,
+        radius: Float[Array, ""],
+        guess: Float[Array, ""],
+        least: Float[Array, ""],
+        work: PyTree[Any],
+        tolerance: Float[Array, ""],
+    ) -> "FoundDamping":
+        """The λ ≥ `least` for which `‖δ(λ)‖_M` is `radius`, or `least` if δ is shorter there.
+
+        By solving for a few values of λ, unless overridden; `guess` where `radius` is infinite.
+        """
+
+        return damping_by_solves(self, rhs, metric, radius, guess, least, work, tolerance)
+
+
+def damping_by_solves(
+    factors: AbstractFactorisation,
+    rhs: Float[Array, " n"],
+    metric: lx.AbstractLinearOperator,
+    radius: Float[Array, ""],
+    guess: Float[Array, ""],
+    least: Float[Array, ""],
+    work: PyTree[Any],
+    tolerance: Float[Array, ""],
+) -> FoundDamping:
+    """The λ of a length, by solving for a few values of λ."""
+
+    def look(damping: Float[Array, ""], extra: tuple):
+        (before, inverse_before), work, iterations, products = extra
+        system = factors.at(damping)
+        solution = system.solve(rhs, work, tolerance)
+        length = metric_norm(metric, solution.step)
+        square = length**2
+        # The slope of 1/‖δ‖ over 1/‖δ‖ is a mean of 1/(μ + λ). Before there is a secant, take the
+        # inverse of the same mean of μ + λ, which is less where more than one μ counts.
+        first = safe_divide(square, sum_squares(solution.image) + damping * square)
+        inverse = safe_divide(jnp.ones_like(length), length)
+        secant = (inverse - inverse_before) / (damping - before) * length
+        slope = jnp.where(secant > 0, secant, first)
+        used = (iterations + solution.iterations, products + solution.products)
+        return length, slope, ((damping, inverse), solution.work, *used)
+
+    none = jnp.zeros((), jnp.int32)
+    unknown = (jnp.full_like(guess, jnp.nan), jnp.full_like(guess, jnp.nan))
+    damping, extra = root(look, (unknown, work, none, none), radius, guess, least, COARSE, 8)
+    return FoundDamping(damping, *extra[1:])
 
 
 class AbstractGramSolver(eqx.Module):

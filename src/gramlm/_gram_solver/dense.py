@@ -22,13 +22,14 @@ from .base import (
     LinearStep,
     trusted,
 )
+from .spectral import SpectralFactorisation
 
 # K is formed with errors of about ε·λmax, so K + λI is a fair preconditioner for itself as long
 # as λ is well above that: then a few corrections with products of J restore what squaring J lost.
 # Below this multiple of ε·λmax the factor is taken from [Jᵀ; √λ I] instead.
 _CHOLESKY_LIMIT = 64.0
 
-# Up to this order the orthogonal factorisation costs next to nothing and is always used.
+# Up to this order the singular value decomposition costs next to nothing.
 _SMALL = 64
 
 # Corrections with products of J, at 4 n p operations each.
@@ -45,11 +46,11 @@ class DenseSolver(AbstractGramSolver):
     `m³/3` for each λ. Which factorisation is used:
 
     - `lineax.Cholesky` of `K + λI` for `λ ≥ 64·ε·λmax(K)`;
-    - the triangle R of `[Jᵀ; √λ I] = QR` for smaller λ, at `2 m²·(max(n, p) + m)` operations, and
-      always for m ≤ 64, from the triangle of Jᵀ that is found once: J is never squared.
+    - the triangle R of `[Jᵀ; √λ I] = QR` for smaller λ, at `2 m²·(max(n, p) + m)` operations.
 
     Either factor is followed by corrections with products of J, until the true residual of the
-    system no longer falls (Björck 1987, corrected seminormal equations).
+    system no longer falls (Björck 1987, corrected seminormal equations). For m ≤ 64 one singular
+    value decomposition of J answers every λ, and J is never squared.
     """
 
     def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:
@@ -69,34 +70,29 @@ class DenseSolver(AbstractGramSolver):
         largest_eigenvalue: Float[Array, ""],
         form: Form,
         recycled: None,
-    ) -> "DenseFactorisation":
+    ) -> AbstractFactorisation:
         if not isinstance(linearisation, MaterialisedLinearisation):
             raise TypeError("`DenseSolver` factorises what its own `linearise` returns.")
         factor = whitening(metric)
         rows = factor.rows(linearisation.jacobian)
         side = form.resolve(*rows.shape)
         tall = rows.T if side is Form.dual else rows
-        small = tall.shape[1] <= _SMALL
-        gram = None if small else symmetric_product(tall.T)
-        # The triangle of J once, so that each λ costs m³ and not m²·max(n, p).
-        triangle = jnp.linalg.qr(tall, mode="r") if small else None
-        eps = jnp.finfo(rows.dtype).eps
+        if tall.shape[1] <= _SMALL:
+            return SpectralFactorisation.of(rows, factor, largest_eigenvalue)
         return DenseFactorisation(
             rows=rows,
-            gram=gram,
-            triangle=triangle,
+            gram=symmetric_product(tall.T),
             whitening=factor,
-            rounding=largest_eigenvalue * (eps**2 if small else eps),
+            rounding=largest_eigenvalue * jnp.finfo(rows.dtype).eps,
             form=side,
         )
 
 
 class DenseFactorisation(AbstractFactorisation):
-    """The whitened Jacobian `J L⁻ᵀ`, and its Gram matrix or, if that is small, its triangle."""
+    """The whitened Jacobian `J L⁻ᵀ`, and its Gram matrix."""
 
     rows: Float[Array, "n p"]
-    gram: Float[Array, "m m"] | None
-    triangle: Float[Array, "k m"] | None
+    gram: Float[Array, "m m"]
     whitening: Whitening
     rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
@@ -106,10 +102,7 @@ class DenseFactorisation(AbstractFactorisation):
         return None
 
     def at(self, damping: Float[Array, ""]) -> "DenseSystem":
-        if self.triangle is not None:
-            return self._system(_damped_triangle(self.triangle, damping), damping)
         gram, rows = self.gram, self.rows
-        assert gram is not None
 
         def orthogonal() -> Float[Array, "m m"]:
             return _damped_triangle(rows.T if self.form is Form.dual else rows, damping)

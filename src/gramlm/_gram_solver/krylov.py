@@ -12,11 +12,19 @@ from .._linearisation import (
 )
 from .._metric import metric_inverse, whitening
 from .._misc import all_finite, dot, matmul, norm, sum_squares, symmetric_product
-from .base import AbstractDampedSystem, AbstractFactorisation, AbstractGramSolver, Form, LinearStep
+from .base import (
+    AbstractDampedSystem,
+    AbstractFactorisation,
+    AbstractGramSolver,
+    Form,
+    FoundDamping,
+    LinearStep,
+)
 from .finish import deflation, finished
 from .golub_kahan import GolubKahanFactorisation, TallSubspace
 from .growth import Attempt, BlockSizes, Outcome, Recycled, Work, fresh_recycled, grown, recycled
 from .preconditioned_cg import dual_gap, preconditioned_cg
+from .step_length import spectral_root
 from .subspace import DampedSubspace, Subspace
 
 # What is not summed over n² entries is rounded less than a dense K: on a kernel problem in float32
@@ -159,6 +167,24 @@ class KrylovFactorisation(AbstractFactorisation):
 
     def recycle(self, work: Work) -> Recycled:
         return recycled(work.space, work.damping, self.settings.keep, self.recycled)
+
+    def damping_within(
+        self,
+        rhs: Float[Array, " n"],
+        metric: lx.AbstractLinearOperator,
+        radius: Float[Array, ""],
+        guess: Float[Array, ""],
+        least: Float[Array, ""],
+        work: Work,
+        tolerance: Float[Array, ""],
+    ) -> FoundDamping:
+        """From the Ritz values of the basis that a solve at `guess` takes."""
+        solution = self.at(jnp.maximum(guess, least)).solve(rhs, work, tolerance)
+        space = solution.work.space
+        values, coordinates = space.spectrum()
+        along = matmul(coordinates, space.coordinates(rhs))
+        damping = spectral_root(values, jnp.sqrt(values) * along, radius, guess, least)
+        return FoundDamping(damping, solution.work, solution.iterations, solution.products)
 
     def multiply(self, block: Float[Array, "b n"]) -> Float[Array, "b n"]:
         """K times each row of a block, in two passes over the data unless it is formed."""

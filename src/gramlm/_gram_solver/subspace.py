@@ -139,6 +139,11 @@ class Subspace(eqx.Module):
 
         Zeros beyond `count`.
         """
+        values, coordinates = self.spectrum()
+        return values, combined(coordinates[:room], self.vectors, self.count)
+
+    def spectrum(self) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
+        """The Ritz values in descending order, and the coordinates of their vectors, as rows."""
         orders = [order for order in _ORDERS if order < self.capacity] + [self.capacity]
         used = jnp.arange(self.capacity) < self.count
 
@@ -155,12 +160,8 @@ class Subspace(eqx.Module):
 
         index = jnp.sum(jnp.asarray(orders[:-1], jnp.int32) < self.count)
         values, coordinates = jax.lax.switch(index, list(map(solve, orders)), self.projected)
-        kept = jnp.where(used[:, None], coordinates, 0)[:room]
-
-        return (
-            jnp.where(used, jnp.maximum(values, 0), 0),
-            combined(kept, self.vectors, self.count),
-        )
+        values = jnp.where(used, jnp.maximum(values, 0), 0)
+        return values, jnp.where(used[:, None], coordinates, 0)
 
 
 def _over_used(

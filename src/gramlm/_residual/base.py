@@ -38,6 +38,10 @@ class AbstractResidual(eqx.Module):
         """`diag(JᵀJ)` without storing J, or None where rows of J are not cheap."""
 
     @abc.abstractmethod
+    def divided(self, scale: Float[Array, ""]) -> "AbstractResidual":
+        """The residual divided by a number."""
+
+    @abc.abstractmethod
     def in_blocks(self, block_size: int, assemble: bool = True) -> "AbstractResidual":
         """The same residual, evaluated and differentiated by blocks of rows.
 

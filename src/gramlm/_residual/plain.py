@@ -1,5 +1,6 @@
 """Residuals of which nothing is known but that they are functions of the parameters."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ class PlainResidual(AbstractResidual):
     function: Callable[[PyTree], PyTree]
     params_spec: FlatSpec
     size: int = eqx.field(static=True)
+    scale: Float[Array, ""] | None = None
     block_size: int | None = eqx.field(static=True, default=None)
 
     def __call__(self, params: Float[Array, " p"]) -> Float[Array, " n"]:
@@ -33,7 +35,7 @@ class PlainResidual(AbstractResidual):
                 f"`residual_fn` returned {residual.size} residuals where it had returned "
                 f"{self.size} before. Its size must not change within a solve."
             )
-        return residual
+        return residual if self.scale is None else residual / self.scale
 
     def value_and_jacobian(self, params: Float[Array, " p"]):
         if self.block_size is None:
@@ -71,12 +73,12 @@ class PlainResidual(AbstractResidual):
     def sum_squared_rows(self, params: Float[Array, " p"]) -> None:
         return None
 
+    def divided(self, scale: Float[Array, ""]) -> "PlainResidual":
+        return dataclasses.replace(self, scale=scale)
+
     def in_blocks(self, block_size: int, assemble: bool = True) -> "PlainResidual":
-        return PlainResidual(
-            function=_Checkpointed(self.function),
-            params_spec=self.params_spec,
-            size=self.size,
-            block_size=block_size,
+        return dataclasses.replace(
+            self, function=_Checkpointed(self.function), block_size=block_size
         )
 
 

@@ -31,12 +31,14 @@ class RowResidual(AbstractResidual):
     params_spec: FlatSpec
     sizes: tuple[int, ...] = eqx.field(static=True)  # residuals of one point, for each function
     size: int = eqx.field(static=True)
+    scale: Float[Array, ""] | None = None
     block_size: int | None = eqx.field(static=True, default=None)
     assemble: bool = eqx.field(static=True, default=True)
 
     def _point(self, function: Callable[..., Any]):
         def residual(params: Float[Array, " p"], x: PyTree) -> Float[Array, " m"]:
-            return flatten_residual(function(self.params_spec.unflatten(params), x))
+            value = flatten_residual(function(self.params_spec.unflatten(params), x))
+            return value if self.scale is None else value / self.scale
 
         return residual
 
@@ -124,6 +126,9 @@ class RowResidual(AbstractResidual):
 
     def _rows(self, linearised, points: PyTree) -> Float[Array, "rows p"]:
         return jax.vmap(linearised)(points)[1].reshape(-1, self.num_params)
+
+    def divided(self, scale: Float[Array, ""]) -> "RowResidual":
+        return dataclasses.replace(self, scale=scale)
 
     def in_blocks(self, block_size: int, assemble: bool = True) -> "RowResidual":
         return dataclasses.replace(self, block_size=block_size, assemble=assemble)

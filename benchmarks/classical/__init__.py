@@ -1,0 +1,1 @@
+"""Classical test collections: small, nasty, with known answers."""

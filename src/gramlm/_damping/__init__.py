@@ -1,0 +1,1 @@
+"""Damping rules: which λ to try next, given how the last trials went."""

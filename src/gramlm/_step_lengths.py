@@ -1,0 +1,30 @@
+"""Lengths of steps at the iterate, for the damping rules that ask for them."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float, PyTree
+
+from ._damping.base import AbstractStepLengths
+from ._gram_solver.base import AbstractFactorisation, FoundDamping
+
+
+class StepLengths(AbstractStepLengths):
+    """Those of the system at hand, for the residual as right-hand side."""
+
+    factors: AbstractFactorisation
+    residual: Float[Array, " n"]
+    metric: lx.AbstractLinearOperator
+    least: Float[Array, ""]
+    work: PyTree[Any]
+    tolerance: Float[Array, ""]
+
+    def at(self, damping: Float[Array, ""]) -> FoundDamping:
+        none = jnp.zeros((), jnp.int32)
+        return FoundDamping(jnp.maximum(damping, self.least), self.work, none, none)
+
+    def within(self, radius: Float[Array, ""], guess: Float[Array, ""]) -> FoundDamping:
+        return self.factors.damping_within(
+            self.residual, self.metric, radius, guess, self.least, self.work, self.tolerance
+        )
