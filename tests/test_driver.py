@@ -363,3 +363,10 @@ def test_at_least_one_trial():
 
 def test_a_lineax_solver_is_wrapped():
     assert isinstance(LM(linear_solver=lx.LU()).linear_solver, gramlm.LineaxSolver)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_root_at_zero_is_a_success_though_its_squares_underflow(dtype):
+    matrix = jnp.asarray([[2.0, 1.0], [1.0, 3.0], [0.5, -1.0]], dtype)
+    solution = gramlm.solve(lambda t: matrix @ t, jnp.asarray([1.0, -2.0], dtype))
+    assert jnp.max(jnp.abs(solution.value)) < 1e-15

@@ -91,7 +91,9 @@ class Point(eqx.Module):
 
     def arrived(self) -> CRITERIA:
         """The tolerance that the point itself meets, if any."""
-        vanished = jnp.all(self.at.residual == 0)
+        # Squares that underflow, where the start had ordinary ones, have vanished all the same.
+        underflown = (self.cost == 0) & (self.scale <= 1)
+        vanished = jnp.all(self.at.residual == 0) | underflown
         cost = self.unscaled(self.cost)
         return self.termination.at_iterate(cost, vanished, self.relative_gradient)
 
