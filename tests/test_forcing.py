@@ -117,7 +117,7 @@ def test_a_tighter_forcing_term_costs_more_products_and_gains_more():
             metric=gramlm.IdentityMetric(),
             correction=None,
             max_trials=1,
-            min_gain=0.0,
+            acceptance=gramlm.Descent(0.0),
         )
         new, _, info = one_step(solver, params, args)
         # At the start J is the matrix. The exact minimum of the damped model, and that found:
@@ -147,8 +147,8 @@ def test_the_state_follows_accepted_steps_alone(dtype):
         rejected += info.trials - info.accepted
         if info.accepted:
             expected = rule.accepted(expected, info.cost_before, info.cost)
-        assert state.forcing.dtype == dtype
-        np.testing.assert_allclose(state.forcing, expected, rtol=1e-4)
+        assert state.rules.forcing.dtype == dtype
+        np.testing.assert_allclose(state.rules.forcing, expected, rtol=1e-4)
     assert rejected > 0
 
 
@@ -171,4 +171,4 @@ class Tightening(gramlm.AbstractForcing[jax.Array]):
 def test_a_rule_of_ones_own():
     problem = sine_problem(6, 9)
     solution = gramlm.solve(sine, problem.params, problem.args, solver=LM(forcing=Tightening()))
-    assert solution.state.forcing == 1 + solution.stats["num_accepted"]
+    assert solution.state.rules.forcing == 1 + solution.stats["num_accepted"]

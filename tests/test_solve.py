@@ -11,7 +11,7 @@ import gramlm
 from problems import sine, sine_problem
 
 LM = gramlm.LevenbergMarquardt
-OFF = {"cost": None, "gradient": None, "step": None, "absolute_cost": None}
+OFF = {"cost": None, "gradient": None, "step": None, "vanished": None}
 
 
 def rosenbrock(t):
@@ -301,7 +301,7 @@ def test_squares_that_underflow_or_overflow_are_no_success(scale):
 def test_where_it_starts_at_the_minimum_it_stays():
     solution = gramlm.solve(rosenbrock, jnp.ones(2))
     np.testing.assert_array_equal(solution.value, jnp.ones(2))
-    assert solution.stats["criterion"] == gramlm.CRITERIA.absolute_cost
+    assert solution.stats["criterion"] == gramlm.CRITERIA.vanished
 
 
 def test_jit_and_vmap_give_what_a_loop_gives():

@@ -34,9 +34,8 @@ def length(case, damping):
 def found(case, largest, radius, guess, least):
     factors = factorised(case, largest, case.recycled)
     tolerance = jnp.asarray(1e-3, case.b.dtype)
-    return factors.damping_within(
-        case.b, case.metric, radius, guess, least, factors.work, tolerance
-    )
+    bound = gramlm.LengthBound(case.b, case.metric, radius, guess, least, tolerance)
+    return factors.damping_within(bound, factors.work)
 
 
 def within(case, radius, guess=1e-3, least=1e-9):

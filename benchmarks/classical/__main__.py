@@ -21,14 +21,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ._peers import CORE, OTHERS, SOLVERS
+from ._peers import CORE, OTHERS, SOLVERS, VARIANTS
 from ._run import Instance, Record, instances
 
 COLLECTIONS = ("mgh", "schittkowski", "regression")
+OWN = ("mgh", "schittkowski", "networks")
 DTYPES = ("float64", "float32")
 ROOT = Path(__file__).parents[2]
-TABLES = ROOT / "docs" / "benchmarks-classical-tables.md"
-PROFILE = ROOT / "docs" / "images" / "classical-profile.svg"
+DOCS = ROOT / "docs"
 # For every solver: threads of LAPACK wait for one another by spinning.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
@@ -82,7 +82,10 @@ def _run(folder: Path, key: Key, budget: int, limit: float) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.classical", description=__doc__)
-    parser.add_argument("--collection", choices=(*COLLECTIONS, "all"), default="all")
+    parser.add_argument("--collection", nargs="+", choices={*COLLECTIONS, *OWN}, help="by name")
+    parser.add_argument(
+        "--variants", action="store_true", help="choices of gramlm beside one another, no peers"
+    )
     parser.add_argument("--solver", nargs="+", choices=SOLVERS, metavar="NAME", help="by name")
     parser.add_argument("--dtype", choices=DTYPES, default="float64")
     parser.add_argument("--budget", type=int, default=1000, help="Jacobians a solve may take")
@@ -98,8 +101,10 @@ def main() -> None:
     options = _options()
     folder = options.out or Path(tempfile.gettempdir()) / "gramlm-classical"
     folder.mkdir(parents=True, exist_ok=True)
-    collections = COLLECTIONS if options.collection == "all" else (options.collection,)
-    solvers = options.solver or [*CORE, *OTHERS]
+    subject = "variants" if options.variants else "classical"
+    collections = options.collection or (OWN if options.variants else COLLECTIONS)
+    solvers = options.solver or (["gramlm", *VARIANTS] if options.variants else [*CORE, *OTHERS])
+    page, figure = DOCS / f"benchmarks-{subject}-tables.md", f"{subject}-profile.svg"
     if not options.report:
         for solver in solvers:
             for collection in collections:
@@ -127,10 +132,10 @@ def main() -> None:
                     judge.judge(problem, records[solver][index], dtype)
             if there:
                 tables.append(Table(collection, dtype, problems, records))
-    path = PROFILE if options.write else folder / PROFILE.name
+    path = (DOCS / "images" if options.write else folder) / figure
     text = report(tables, options.budget, path.name if draw(tables, path) else None)
     if options.write:
-        TABLES.write_text(text, "utf-8")
+        page.write_text(text, "utf-8")
     print(text)
 
 

@@ -1,9 +1,10 @@
 """The solvers, each at its own defaults but for the stopping accuracy and the budget.
 
 A maker takes a residual, its dtype and a budget and returns a function from a start to an
-`Outcome`, compiled once for all starts. With ε the machine precision, gramlm's stopping accuracy
-is a relative decrease of the cost of `ε^⅔`, a relative gradient of `ε^⅔` and a relative step of
-`ε^⅚`. What comes closest is:
+`Outcome`, compiled once for all starts. With ε the machine precision, gramlm stops at a predicted
+relative decrease of the cost of `ε^(4/3)`, at a relative gradient or step of `ε^⅚`, or where
+rounding hides what is left; "gramlm loose" at `ε^⅔`, `ε^⅔` and `ε^⅚`. What comes closest to the
+second, for peers which judge by the decrease that they see, is:
 
 - SciPy: `ftol`, `gtol`, `xtol` the same three; the gradient test of "trf" is absolute and so set
   to `ε^¾`. The budget is one of Jacobians. It computes in float64 whatever the dtype, but for the
@@ -34,6 +35,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from .networks import Network
 
 Residual = Callable[[Any], Any]
 
@@ -60,29 +64,33 @@ def _power(dtype: Any, power: float) -> float:
 def _gramlm(residual: Residual, dtype: Any, budget: int, **choices: Any) -> Solve:
     import gramlm
 
-    made: dict[str, Any] = {
-        name: choice() if callable(choice) else choice for name, choice in choices.items()
-    }
-    solver = gramlm.LevenbergMarquardt(**made)
+    if isinstance(residual, Network):
+        choices["termination"] = gramlm.Termination(absolute_cost=residual.target)
+    solver = gramlm.LevenbergMarquardt(**choices)
+    run = partial(gramlm.solve, solver=solver, max_steps=budget, throw=False)
 
     def solve(start: Any) -> Outcome:
-        solution = gramlm.solve(residual, start, solver=solver, max_steps=budget, throw=False)
+        if isinstance(residual, Network):
+            solution = run(residual.rows, residual.unravel(start), residual.data)
+        else:
+            solution = run(residual, start)
         stats = solution.stats
         claimed = bool(solution.result == gramlm.RESULTS.successful)
         words = gramlm.CRITERIA[stats["criterion"]] if claimed else gramlm.RESULTS[solution.result]
         jacobians, evaluations = int(stats["num_steps"]), 1 + int(stats["num_evaluations"])
-        return Outcome(solution.value, claimed, words, jacobians, evaluations)
+        theta = ravel_pytree(solution.value)[0]
+        return Outcome(theta, claimed, words, jacobians, evaluations)
 
     return solve
 
 
-def _gramlm_with(field: str, name: str) -> Maker:
-    """A variant by the name of a class, looked up when it runs."""
+def _gramlm_with(field: str, name: str, *values: Any) -> Maker:
+    """A variant by the name of a class, looked up when it runs, and what it is made with."""
 
     def make(residual: Residual, dtype: Any, budget: int) -> Solve:
         import gramlm
 
-        return _gramlm(residual, dtype, budget, **{field: getattr(gramlm, name)})
+        return _gramlm(residual, dtype, budget, **{field: getattr(gramlm, name)(*values)})
 
     return make
 
@@ -236,12 +244,25 @@ OTHERS: dict[str, Maker] = {
     "JAXopt": _jaxopt,
     "JAXopt qr": partial(_jaxopt, solver="qr", materialize_jac=True),
 }
+
+
+def _loose(residual: Residual, dtype: Any, budget: int) -> Solve:
+    import gramlm
+
+    loose = _power(dtype, 2 / 3)
+    termination = gramlm.Termination(cost=loose, gradient=loose)
+    return _gramlm(residual, dtype, budget, termination=termination)
+
+
 VARIANTS: dict[str, Maker] = {
     "gramlm nielsen": _gramlm_with("damping", "Nielsen"),
     "gramlm delayed": _gramlm_with("damping", "DelayedGratification"),
     "gramlm identity": _gramlm_with("metric", "IdentityMetric"),
     "gramlm fletcher": _gramlm_with("metric", "FletcherMetric"),
     "gramlm more": _gramlm_with("metric", "MoreMetric"),
+    "gramlm power 0.75": _gramlm_with("metric", "PowerMetric", 0.75),
+    "gramlm bold": _gramlm_with("acceptance", "Bold"),
+    "gramlm loose": _loose,
     "gramlm plain": partial(_gramlm, correction=None),
 }
 SOLVERS: dict[str, Maker] = {**CORE, **OTHERS, **VARIANTS}

@@ -9,11 +9,13 @@ import numpy as np
 from ._peers import CORE
 from ._problem import Classical
 from ._run import Instance, Record
+from .networks import Network
 
 NAMES = {
     "mgh": "Moré, Garbow and Hillstrom",
     "schittkowski": "Hock and Schittkowski",
     "regression": "Certified regression",
+    "networks": "Networks and kernels",
 }
 PACKAGES = ("scipy", "optimistix", "nlls-gram", "jaxopt", "jax")
 
@@ -29,7 +31,8 @@ class Table:
 
     @property
     def core(self) -> list[str]:
-        return [name for name in self.records if name in CORE] or list(self.records)
+        core = [name for name in self.records if name in CORE]
+        return core if len(core) > 1 else list(self.records)
 
     @property
     def common(self) -> np.ndarray:
@@ -82,9 +85,10 @@ def _regression_row(table: Table, records: Sequence[Record]) -> list[str]:
 
 _PROFILE_TITLE = "### Performance profiles"
 _CAPTION = (
-    "The fraction of the runs of both problem collections, in float64, that a solver solved with "
-    "at most τ times the Jacobians (left) or residual evaluations (right) of the solver that "
-    "needed the fewest. A solver is charged for all until its own tests or the budget end it."
+    "The fraction of the runs of all problems but the regressions, in float64, that a solver "
+    "solved with at most τ times the Jacobians (left) or residual evaluations (right) of the "
+    "solver that needed the fewest. A solver is charged for all until its own tests or the budget "
+    "end it."
 )
 _COUNTS = ["claims", "false", "Jacobians", "median", "evaluations"]
 
@@ -104,8 +108,12 @@ def _unsolved(table: Table) -> list[str]:
         if verdict["solved"]:
             continue
         answer = known[record.problem]
-        classical = isinstance(answer, Classical)
-        best = answer.best if classical else answer.residual_sum_of_squares / 2
+        if isinstance(answer, Classical):
+            best = answer.best
+        else:
+            best = (
+                answer.target if isinstance(answer, Network) else answer.residual_sum_of_squares / 2
+            )
         kind = "false: " if verdict["false"] else "claimed: " if record.claimed else ""
         lines.append(
             f"- {record.problem} {record.start}: cost {verdict['cost']:.6g}, known {best:.6g}, "

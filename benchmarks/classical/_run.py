@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._problem import Classical
+from .networks import NAMES, Network, network
 from .regression import CERTIFIED, Certified
 
 FACTORS = (1, 10, 100)
@@ -25,7 +26,7 @@ class Instance:
     name: str
     residual: Callable[[Any], Any]
     starts: dict[str, np.ndarray]
-    known: Classical | Certified
+    known: Classical | Certified | Network
 
     @property
     def size(self) -> int:
@@ -57,8 +58,13 @@ def _fitted(data: Certified) -> Instance:
     return Instance(data.name, data.residual, {"far": far, "near": near}, data)
 
 
+def _network(name: str) -> Instance:
+    residual, starts = network(name)
+    return Instance(name, residual, starts, residual)
+
+
 def instances(collection: str) -> list[Instance]:
-    """The problems of "mgh", "schittkowski" or "regression"."""
+    """The problems of "mgh", "schittkowski", "regression" or "networks"."""
     from .mgh_fixed import FIXED
     from .mgh_scalable import SCALABLE
     from .schittkowski_200 import TP200
@@ -68,6 +74,8 @@ def instances(collection: str) -> list[Instance]:
 
     if collection == "regression":
         return [_fitted(data) for data in CERTIFIED]
+    if collection == "networks":
+        return [_network(name) for name in NAMES]
     problems = FIXED + SCALABLE if collection == "mgh" else HS + TP200 + TP250 + TP300
     return [_scaled(problem) for problem in problems]
 

@@ -8,6 +8,7 @@
 - *False success*: the solver says that it succeeded at a point that is neither solved nor
   stationary, or not finite. A claim at a stationary point that is not listed is neither success
   nor false.
+- Of networks only the cost is looked at.
 - *Reached* (regression): the residual sum of squares (RSS) is the certified one to 1e-9 relative.
   Solved is 1e-6 relative; for a float32 run both are 1e-3. Both also hold within 1e-20 `‖y‖²`
   (float32: 1e-8), which rounding of the parameters costs. Correct digits are the worst
@@ -20,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ._problem import Classical
 from ._run import Instance, Record
+from .networks import Network
 from .regression import Certified, correct_digits, standard_errors
 
 
@@ -86,15 +87,18 @@ class Judge:
         cost, cosine, solved = float("inf"), float("inf"), False
         extra: dict[str, Any] = {}
         if theta.size == instance.size and np.isfinite(theta).all():
-            r, J = self._at(instance, theta)
+            if isinstance(instance.known, Network):
+                r = np.asarray(instance.residual(theta))
+            else:
+                r, J = self._at(instance, theta)
+                cosine = largest_cosine(r, J, theta, limits.rounding)
             with np.errstate(over="ignore", invalid="ignore"):
                 cost = 0.5 * float(r @ r)
-            cosine = largest_cosine(r, J, theta, limits.rounding)
         known = instance.known
-        if isinstance(known, Classical):
-            solved = np.isfinite(cost) and known.solved(cost, limits.relative, limits.absolute)
-        else:
+        if isinstance(known, Certified):
             solved, extra = _fit(known, theta, 2 * cost, limits)
+        else:
+            solved = np.isfinite(cost) and known.solved(cost, limits.relative, limits.absolute)
         false = record.claimed and not solved and not cosine <= limits.cosine
         record.verdict = {
             "cost": cost, "cosine": cosine, "solved": bool(solved), "false": bool(false), **extra

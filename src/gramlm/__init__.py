@@ -1,5 +1,9 @@
 """Nonlinear least squares by Levenberg-Marquardt in the dual, or Gram, form."""
 
+from ._acceptance import AbstractAcceptance as AbstractAcceptance
+from ._acceptance import Attempted as Attempted
+from ._acceptance import Bold as Bold
+from ._acceptance import Descent as Descent
 from ._correction import AbstractCorrection as AbstractCorrection
 from ._correction import Geodesic as Geodesic
 from ._curvature import gauss_newton_product as gauss_newton_product
@@ -35,8 +39,8 @@ from ._gram_solver.dense import DenseSolver as DenseSolver
 from ._gram_solver.krylov import KrylovSolver as KrylovSolver
 from ._gram_solver.lineax_adapter import LineaxSolver as LineaxSolver
 from ._gram_solver.pcg_solver import PreconditionedCG as PreconditionedCG
+from ._gram_solver.step_length import LengthBound as LengthBound
 from ._levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
-from ._levenberg_marquardt import State as State
 from ._linearisation import AbstractLinearisation as AbstractLinearisation
 from ._linearisation import AbstractMemoryPolicy as AbstractMemoryPolicy
 from ._linearisation import Keep as Keep
@@ -83,6 +87,7 @@ from ._solution import SolveError as SolveError
 from ._solution import StepInfo as StepInfo
 from ._solve import linearise as linearise
 from ._solve import solve as solve
+from ._state import State as State
 from ._termination import Precision as Precision
 from ._termination import Termination as Termination
 

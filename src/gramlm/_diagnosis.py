@@ -7,8 +7,10 @@ from ._misc import all_finite, norm
 from ._solution import CRITERIA, RESULTS, StepInfo
 from ._trial import Point, Trials
 
-# Where no step helps, a cost of up to this many times that of rounding the parameters is rounding.
-_ROUNDING_SLACK = 100.0
+# Where no step helps, a gradient of up to this many times that of rounding the parameters is
+# rounding, if r is as good as linear so near: correction over step.
+_ROUNDING_SLACK = 10.0
+_LINEAR = 0.1
 
 
 def describe(
@@ -18,19 +20,22 @@ def describe(
     termination, cost_before = point.termination, point.cost
     cost = jnp.where(trials.accepted, trials.cost, cost_before)
     arrived = point.arrived()
+    stationarity = point.stationarity
+    gradient = stationarity.significant_gradient
     after = termination.after_accepted(
         cost_before, cost, point.unscaled(cost), trials.predicted,
-        trials.damping > point.largest, point.significant_gradient,
+        trials.damping > point.largest, gradient,
         trials.step_norm, norm(point.params),
     )  # fmt: skip
 
     negligible = termination.negligible(cost_before)
-    nothing_left = (trials.least_predicted <= negligible) & (trials.least_damping <= point.largest)
-    gradient = point.significant_gradient
-    # Of a cost that is computed to ε no more than √ε can be known of where it is least.
-    eps = jnp.finfo(cost.dtype).eps
-    nothing_left = (nothing_left & termination.stationary(gradient)) | (gradient <= 10 * eps**0.5)
-    rounding = nothing_left | (cost_before <= _ROUNDING_SLACK * point.rounding_cost())
+    first_trial = trials.first
+    nothing_left = (first_trial.predicted <= negligible) & (first_trial.damping <= point.largest)
+    nothing_left = nothing_left & termination.stationary(gradient)
+    noise = (gradient <= _ROUNDING_SLACK * point.noise) & (
+        first_trial.acceleration_ratio <= _LINEAR
+    )
+    rounding = nothing_left | noise | (gradient <= stationarity.accuracy)
     within_range = (cost_before > 0) & jnp.isfinite(cost_before)  # 0 here is an underflow
     rounding = rounding & trials.solved & within_range
     exhausted = CRITERIA.where(rounding, CRITERIA.rounding, CRITERIA.none)
@@ -67,7 +72,7 @@ def describe(
         gain_ratio=trials.gain_ratio,
         damping=trials.damping,
         gradient_norm=point.gradient_norm,
-        relative_gradient=point.relative_gradient,
+        relative_gradient=stationarity.relative_gradient,
         step_norm=trials.step_norm,
         acceleration_ratio=trials.acceleration_ratio,
         used_acceleration=trials.used_acceleration,

@@ -1,5 +1,6 @@
 """The Levenberg–Marquardt driver: one Jacobian, and trials until one is accepted."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,18 +10,21 @@ import jax.numpy as jnp
 import lineax as lx
 from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, PyTree, jaxtyped
+from jaxtyping import Array, Float, PyTree, jaxtyped
 
-from ._correction import AbstractCorrection, Geodesic, corrected_step
-from ._damping.base import AbstractDamping, Trial
+from ._acceptance import AbstractAcceptance, Descent
+from ._attempt import Rules, attempts
+from ._correction import AbstractCorrection, Geodesic
+from ._damping.base import AbstractDamping
 from ._damping.trust_region import TrustRegion
 from ._diagnosis import describe
+from ._flatten import as_parameters
 from ._forcing import AbstractForcing, EisenstatWalker
-from ._gram_solver.base import AbstractFactorisation, AbstractGramSolver, Form
+from ._gram_solver.base import AbstractGramSolver, Form
 from ._gram_solver.lineax_adapter import LineaxSolver
 from ._linearisation import AbstractMemoryPolicy
-from ._metric import AbstractMetric, PowerMetric
-from ._misc import Scalar, dot, norm, scattered_signs
+from ._metric import AbstractMetric, PowerMetric, dual_norm
+from ._misc import Scalar, scattered_signs
 from ._plan import (
     AbstractMemoryChoice,
     AbstractSolverChoice,
@@ -37,33 +41,12 @@ from ._residual.rows import RowResidual
 from ._scale import largest_entry, next_scale, residual_scale
 from ._solution import StepInfo
 from ._spectrum import largest_eigenvalue
-from ._step_lengths import StepLengths
+from ._state import RuleStates, State, either
+from ._stationarity import stationarity_at
 from ._termination import Termination
-from ._trial import Point, Trials, best_candidate, column_lengths
+from ._trial import Point, Trials
 
 Params = TypeVar("Params", bound=PyTree)
-
-
-class State(eqx.Module):
-    """What a solver carries from one Jacobian to the next.
-
-    **Attributes:** `step`, Jacobians so far; `damping` and `metric`, the states of those rules;
-    `probe`, (p,), the direction of the largest eigenvalue of K; `scale`, a power of two by which
-    residuals are divided, 1 unless their squares come near to overflow or underflow; `fresh`,
-    whether the rules start anew with the next Jacobian, at the start and when the scale has
-    changed; `columns`, (p,), the largest lengths so far of the columns of J, 0 where it is not
-    stored.
-    """
-
-    step: Int[Array, ""]
-    scale: Float[Array, ""]
-    fresh: Bool[Array, ""]
-    columns: Float[Array, " p"]
-    damping: PyTree[Any]
-    metric: PyTree[Any]
-    probe: Float[Array, " p"]
-    forcing: PyTree[Any]
-    recycled: PyTree[Any]
 
 
 def _as_gram_solver(solver: Any) -> Any:
@@ -74,18 +57,6 @@ def _fitting(recycled: PyTree[Any], fresh: PyTree[Any]) -> PyTree[Any]:
     """What is recycled, or a new start where data of another size have made it worthless."""
     same = jax.tree.map(jnp.shape, recycled) == jax.tree.map(jnp.shape, fresh)
     return recycled if same else fresh
-
-
-def _either(first: Bool[Array, ""], yes: PyTree[Any], no: PyTree[Any]) -> PyTree[Any]:
-    """One of two states."""
-    return jax.tree.map(lambda a, b: jnp.where(first, a, b), yes, no)
-
-
-def _equal(a: PyTree[Any], b: PyTree[Any]) -> Bool[Array, ""]:
-    """Whether two states are the same, of one entry or more."""
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    same = [jnp.all(x == y) for x, y in pairs]
-    return jnp.all(jnp.stack(same)) if same else jnp.asarray(True)
 
 
 class LevenbergMarquardt(eqx.Module):
@@ -104,10 +75,10 @@ class LevenbergMarquardt(eqx.Module):
     - `memory_limit`, in bytes, under which `AutoSolver` and `AutoMemory` choose; 2 GiB. What the
       residual itself takes, and the data, are not counted.
     - `form`: `Form.dual`, `Form.normal`, or the cheaper.
-    - `min_gain`: a trial is accepted if its gain ratio exceeds this.
+    - `acceptance`: which trials are accepted.
     - `max_trials`: values of λ tried with one Jacobian.
     - `damping_floor`: λ is at least this multiple of the rounding of K, `ε·λmax(K)`, or of
-      `ε²·λmax(K)` for the small systems whose J is factorised without forming K.
+      what ε² is to the middle column where J is factorised without forming K, as small ones are.
 
     Use it through `gramlm.solve`, or write a loop:
 
@@ -133,7 +104,7 @@ class LevenbergMarquardt(eqx.Module):
     memory: AbstractMemoryPolicy | AbstractMemoryChoice = AutoMemory()
     memory_limit: int = eqx.field(static=True, default=2**31)
     form: Form = eqx.field(static=True, default=Form.auto)
-    min_gain: Scalar = 1e-4
+    acceptance: AbstractAcceptance = Descent()
     max_trials: int = eqx.field(static=True, default=16)
     damping_floor: Scalar = 64.0
 
@@ -149,8 +120,6 @@ class LevenbergMarquardt(eqx.Module):
             )
         if self.max_trials < 1:
             raise ValueError(f"`max_trials` must be at least 1; got {self.max_trials}.")
-        if isinstance(self.min_gain, float | int) and not 0 <= self.min_gain < 1:
-            raise ValueError(f"`min_gain` must be at least 0 and below 1; got {self.min_gain}.")
         if isinstance(self.damping_floor, float | int) and not self.damping_floor >= 0:
             raise ValueError(f"`damping_floor` must not be negative; got {self.damping_floor}.")
 
@@ -197,6 +166,21 @@ class LevenbergMarquardt(eqx.Module):
             is_leaf=lambda node: node is None,
         )
 
+    def _rules(self) -> Rules:
+        return Rules(
+            damping=self.damping,
+            forcing=self.forcing,
+            acceptance=self.acceptance,
+            correction=self.correction,
+            damping_floor=self.damping_floor,
+        )
+
+    def best(self, params: Params, state: State) -> Params:
+        """The parameters of the lowest cost so far; those given, where no step goes uphill."""
+        spec, flat = as_parameters(params)
+        infinite = jnp.full((), jnp.inf, flat.dtype)
+        return spec.unflatten(self.acceptance.best(state.rules.acceptance, flat, infinite)[0])
+
     def plan_flat(
         self,
         function: AbstractResidual,
@@ -224,16 +208,23 @@ class LevenbergMarquardt(eqx.Module):
         """`init` for a canonical residual and a flat parameter vector."""
         plan = self.plan_flat(function, flat)
         residual = plan.memory.prepare(function)(flat)
+        infinite = jnp.full((), jnp.inf, flat.dtype)
         return State(
             step=jnp.zeros((), jnp.int32),
-            scale=residual_scale(largest_entry(residual)),
-            fresh=jnp.asarray(True),
-            columns=jnp.zeros_like(flat),
-            damping=self.damping.init(jnp.ones((), flat.dtype)),
+            rules=RuleStates(
+                damping=self.damping.init(jnp.ones((), flat.dtype)),
+                forcing=self.forcing.init(flat),
+                acceptance=self.acceptance.init(flat),
+            ),
             metric=self.metric.init(flat),
-            probe=scattered_signs(flat.size, flat.dtype),
-            forcing=self.forcing.init(flat),
             recycled=plan.linear_solver.init(jnp.zeros_like(residual), flat, self.form),
+            fresh=jnp.asarray(True),
+            scale=residual_scale(largest_entry(residual)),
+            probe=scattered_signs(flat.size, flat.dtype),
+            columns=jnp.zeros_like(flat),
+            predicted=infinite,
+            finite=jnp.asarray(True),
+            initial_cost=infinite,
         )
 
     @jaxtyped(typechecker=beartype)
@@ -262,144 +253,65 @@ class LevenbergMarquardt(eqx.Module):
         plan = self.plan_flat(function, flat)
         function = plan.memory.prepare(function.divided(state.scale))
         at, products = plan.linear_solver.linearise(plan.memory, function, flat)
-        before = _either(state.fresh, self.metric.init(flat), state.metric)
+        before = either(state.fresh, self.metric.init(flat), state.metric)
         metric, metric_state, used = self.metric.update(before, at, state.step)
         gradient = at.vjp(at.residual)
         first = state.step == 0
         largest, probe, power_products = largest_eigenvalue(
             at, metric, gradient, state.probe, first
         )
-        columns = column_lengths(at)
-        longest = jnp.maximum(jnp.where(state.fresh, 0, state.columns), columns)
+        gradient_norm = dual_norm(metric, gradient)
+        stationarity = stationarity_at(
+            at, flat, gradient, gradient_norm, largest, jnp.where(state.fresh, 0, state.columns)
+        )
         point = Point(
-            function, flat, at, metric, gradient, largest, self.termination, state.scale,
-            columns, jnp.where(jnp.isfinite(longest), longest, state.columns),
-        )  # fmt: skip
+            function=function,
+            params=flat,
+            at=at,
+            metric=metric,
+            gradient=gradient,
+            gradient_norm=gradient_norm,
+            largest=largest,
+            stationarity=stationarity,
+            termination=self.termination,
+            noise=stationarity.noise,
+            scale=state.scale,
+            initial_cost=jnp.where(first, jnp.inf, state.initial_cost),
+            predicted_before=jnp.where(state.fresh, jnp.inf, state.predicted),
+        )
         recycled = _fitting(state.recycled, plan.linear_solver.init(at.residual, flat, self.form))
         factors = plan.linear_solver.factorise(at, metric, largest, self.form, recycled)
 
-        damping = _either(state.fresh, self.damping.init(largest), state.damping)
-        trials = self._trials(point, factors, damping, state.forcing)
-        # Beside the linear algebra: the gradient, and the product in `rounding_cost`.
+        states = state.rules
+        damping = either(state.fresh, self.damping.init(largest), states.damping)
+        states = dataclasses.replace(states, damping=damping)
+        trials = Trials.start(point, states, state.finite, factors.work)
+        trials = attempts(self._rules(), point, factors, trials, self.max_trials)
+        # Beside the linear algebra: the gradient, and the product in `rounding`.
         info = describe(point, trials, products + used + power_products + 2, first)
         new = jnp.where(trials.accepted, trials.params, flat)
         following = next_scale(trials.residual_size, state.scale)
         scale = jnp.where(trials.accepted, following, state.scale)
-        rescaled = scale != state.scale
         next_state = State(
             step=state.step + 1,
-            scale=scale,
-            fresh=rescaled,
-            columns=point.longest_columns,
-            damping=trials.damping_state,
-            metric=_either(point.finite, metric_state, before),
-            probe=probe,
-            forcing=trials.forcing_state,
+            rules=trials.rules,
+            metric=either(point.finite, metric_state, before),
             recycled=factors.recycle(trials.work),
+            fresh=scale != state.scale,
+            scale=scale,
+            probe=probe,
+            columns=stationarity.longest,
+            predicted=jnp.where(trials.accepted, trials.predicted, state.predicted),
+            finite=trials.finite,
+            initial_cost=point.first_cost,
         )
         return new, next_state, info
-
-    def _trials(
-        self, point: Point, factors: AbstractFactorisation, damping: PyTree, forcing: PyTree
-    ) -> Trials:
-        """Tries values of λ until a trial is accepted, or until there is no hope."""
-
-        def unfinished(trials: Trials):
-            return ~trials.accepted & ~trials.hopeless & (trials.made < self.max_trials)
-
-        def attempt(trials: Trials) -> Trials:
-            return self._attempt(point, factors, trials)
-
-        start = Trials.start(point, damping, forcing, factors.work)
-        return jax.lax.while_loop(unfinished, attempt, start)
-
-    def _attempt(self, point: Point, factors: AbstractFactorisation, trials: Trials) -> Trials:
-        """One trial: λ, the step, its correction, the cost there, and the verdict."""
-        residual = point.at.residual
-        velocity_tolerance = self.forcing.velocity(trials.forcing_state)
-        floor = jnp.asarray(self.damping_floor) * factors.rounding
-        lengths = StepLengths(
-            factors, residual, point.metric, floor, trials.work, velocity_tolerance
-        )
-        found = self.damping.propose(trials.damping_state, lengths)
-        value = jnp.maximum(found.damping, floor)
-        system = factors.at(value)
-        corrected = corrected_step(
-            self.correction,
-            point.function,
-            point.params,
-            residual,
-            point.metric,
-            system,
-            found.work,
-            velocity_tolerance,
-            self.forcing.acceleration(trials.forcing_state),
-        )
-        velocity = corrected.velocity
-        candidate = best_candidate(point, corrected)
-
-        predicted = velocity.predicted_decrease(residual)
-        gain_ratio = jnp.where(
-            candidate.finite & (predicted > 0), candidate.decrease / predicted, -jnp.inf
-        )
-        # Another program may round another way, so that standing still seems to gain.
-        moved = jnp.any(candidate.params != point.params)
-        accepted = velocity.solved & moved & (gain_ratio > self.min_gain)
-        trial = Trial(
-            damping=value,
-            length=corrected.length,
-            gain_ratio=gain_ratio,
-            decrease=candidate.decrease,
-            slope=dot(residual, velocity.image),
-        )
-        rejected_state = self.damping.rejected(trials.damping_state, trial)
-        damping_state = _either(
-            accepted, self.damping.accepted(trials.damping_state, trial), rejected_state
-        )
-        forcing_state = _either(
-            accepted,
-            self.forcing.accepted(trials.forcing_state, point.cost, candidate.cost),
-            trials.forcing_state,
-        )
-
-        step_norm = norm(candidate.step)
-        vanishing = jnp.finfo(step_norm.dtype).eps * norm(point.params)
-        repeated = _equal(rejected_state, trials.damping_state)  # the rule has nothing else to try
-        # Nor is there anything to gain from more damping where the rounding of the cost is more
-        # than a step with little of it promises. One that promises an increase is a bad solution.
-        noise = point.termination.noise(point.cost)
-        predicted = jnp.where(velocity.solved & (predicted >= -noise), predicted, jnp.inf)
-        nothing_left = (predicted <= noise) & (value <= point.largest)
-        return Trials(
-            made=trials.made + 1,
-            params=candidate.params,
-            cost=candidate.cost,
-            residual_size=candidate.size,
-            damping_state=damping_state,
-            damping=value,
-            accepted=accepted,
-            hopeless=~accepted & ((step_norm <= vanishing) | ~moved | repeated | nothing_left),
-            finite=trials.finite | (candidate.finite & moved),
-            solved=trials.solved | velocity.solved,
-            gain_ratio=gain_ratio,
-            predicted=predicted,
-            least_predicted=jnp.where(trials.made == 0, predicted, trials.least_predicted),
-            least_damping=jnp.where(trials.made == 0, value, trials.least_damping),
-            step_norm=step_norm,
-            acceleration_ratio=corrected.ratio,
-            used_acceleration=candidate.corrected,
-            evaluations=trials.evaluations + candidate.evaluations,
-            iterations=trials.iterations + found.iterations + corrected.iterations,
-            products=trials.products + found.products + system.setup_products + corrected.products,
-            linear_residual=velocity.relative_residual,
-            forcing_state=forcing_state,
-            work=corrected.work,
-        )
 
 
 _FIELD_KINDS = {
     "linear_solver": (AbstractGramSolver, AbstractSolverChoice),
     "damping": (AbstractDamping,),
+    "acceptance": (AbstractAcceptance,),
     "metric": (AbstractMetric,),
     "correction": (AbstractCorrection, type(None)),
     "forcing": (AbstractForcing,),

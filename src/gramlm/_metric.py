@@ -5,7 +5,7 @@ supplies one for each Jacobian.
 """
 
 import abc
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -67,6 +67,12 @@ class Whitening(eqx.Module):
         if self.factor.ndim == 1:
             return y / self.factor
         return jsl.solve_triangular(self.factor, y, lower=True, trans=1)
+
+    def transposed_matrix(self, size: int, dtype: Any) -> Float[Array, "p p"]:
+        """`Lᵀ`, so that `‖δ‖_M = ‖Lᵀδ‖`."""
+        if self.factor is None:
+            return jnp.eye(size, dtype=dtype)
+        return jnp.diag(self.factor) if self.factor.ndim == 1 else self.factor.T
 
 
 def whitening(metric: lx.AbstractLinearOperator) -> Whitening:

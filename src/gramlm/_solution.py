@@ -26,7 +26,7 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     nonfinite_start = (
         "The residual, its derivative, or the square of either is NaN or infinite at the "
         "parameters given. Start where they are finite (`jax.debug_nans` finds the operation), or "
-        "rescale a residual whose squares overflow."
+        "reparametrise what overflows."
     )
     nonfinite_derivative = (
         "The residual is finite at the last parameters, but its derivative is NaN or infinite. "
@@ -57,6 +57,7 @@ class CRITERIA(eqxi.Enumeration):
     gradient = "The scaled gradient fell below its tolerance."
     step = "The length of an accepted step fell below its tolerance."
     absolute_cost = "The cost fell below its absolute tolerance."
+    vanished = "The residual is zero, or next to nothing beside that of the start."
     rounding = (
         "No step lowers the cost, and what remains of it is explained by the rounding of the "
         "parameters and the residual."

@@ -184,10 +184,11 @@ def _compiled(
         unfinished, advance, start
     )
     result = RESULTS.where(result == RESULTS.running, RESULTS.nonlinear_max_steps_reached, result)
+    flat, cost = solver.acceptance.best(state.rules.acceptance, flat, history.cost[state.step])
     value = function.params_spec.unflatten(flat)
     aux = split_aux(bind_args(residual_fn, args)(value))[1] if has_aux else None
     stats: dict[str, Any] = {
-        "cost": history.cost[state.step],
+        "cost": cost,
         "initial_cost": history.cost[0],
         "num_steps": state.step,
         **totals,

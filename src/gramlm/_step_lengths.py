@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ._damping.base import AbstractStepLengths
 from ._gram_solver.base import AbstractFactorisation, FoundDamping
+from ._gram_solver.step_length import LengthBound
 
 
 class StepLengths(AbstractStepLengths):
@@ -25,6 +26,5 @@ class StepLengths(AbstractStepLengths):
         return FoundDamping(jnp.maximum(damping, self.least), self.work, none, none)
 
     def within(self, radius: Float[Array, ""], guess: Float[Array, ""]) -> FoundDamping:
-        return self.factors.damping_within(
-            self.residual, self.metric, radius, guess, self.least, self.work, self.tolerance
-        )
+        bound = LengthBound(self.residual, self.metric, radius, guess, self.least, self.tolerance)
+        return self.factors.damping_within(bound, self.work)

@@ -23,16 +23,20 @@ Tolerance = Scalar | Precision | None
 class Termination(eqx.Module):
     """Tolerances, each switched off by None. Only accepted steps are tested for `cost` and `step`.
 
-    - `cost`: stop when both the actual and the predicted decrease of a step are at most
-      `cost`·(cost before), the damping does not exceed λmax(K), so that the step is not short
-      merely because it was held back, and the relative gradient is at most 30·√`cost`. Default
-      `ε^⅔`: 4e-11 in float64, 2e-5 in float32.
+    - `cost`: stop when both the predicted and the actual decrease of a step, as far as rounding
+      shows it, are at most `cost`·(cost before), the damping does not exceed λmax(K), so that the
+      step is not short merely because it was held back, and the relative gradient is at most
+      30·√`cost` (30·ε^⅓ where that is more). Default `ε^(4/3)`: 1e-21 in float64, 6e-10 in float32.
     - `gradient`: stop when the relative gradient is at most this. It is the largest cosine of the
       angle between r and a column of J where J is stored, and otherwise
-      `‖Jᵀr‖_{M⁻¹}/(√λmax(K)·‖r‖)`: between 0 and 1, and independent of units. Default `ε^⅔`.
+      `‖Jᵀr‖_{M⁻¹}/(√λmax(K)·‖r‖)`: between 0 and 1, and independent of units. Default `ε^⅚`.
     - `step`: stop when `‖δ‖ ≤ step·‖θ‖`, under the same two conditions. Default
       `ε^⅚`: 9e-14 and 2e-6.
-    - `absolute_cost`: stop when `½‖r‖²` is at most this, in squared residual units. Default 0.
+    - `absolute_cost`: stop when `½‖r‖²` is at most this, in squared residual units. Default None.
+    - `vanished`: stop when r is zero, or `½‖r‖²` at most this, both in squared residual units and
+      as a part of what it was at the start. Default `ε³`, 1e-47 and 2e-21: residuals of 1e-23
+      and 1e-10. Where J is singular at a root the cost falls by a factor at each step and never
+      meets the other tests.
 
     One test cannot be switched off: when no step lowers the cost, or one that was rejected, with
     λ ≤ λmax(K), promised less than its rounding, 16ε of it, the solve ends. It ends
@@ -40,28 +44,40 @@ class Termination(eqx.Module):
     tolerance, or if the cost is what rounding the parameters once would cause.
     """
 
-    cost: Tolerance = Precision(2 / 3)
-    gradient: Tolerance = Precision(2 / 3)
+    cost: Tolerance = Precision(4 / 3)
+    gradient: Tolerance = Precision(5 / 6)
     step: Tolerance = Precision(5 / 6)
-    absolute_cost: Scalar | None = 0.0
+    absolute_cost: Scalar | None = None
+    vanished: Tolerance = Precision(3.0)
 
     def __check_init__(self):
-        for name in ("cost", "gradient", "step", "absolute_cost"):
+        for name in ("cost", "gradient", "step", "absolute_cost", "vanished"):
             value = getattr(self, name)
             if isinstance(value, float | int) and not value >= 0:
                 raise ValueError(f"`Termination({name}=…)` must not be negative; got {value}.")
 
     def at_iterate(
-        self, cost: Float[Array, ""], vanished: Bool[Array, ""], relative_gradient: Float[Array, ""]
+        self,
+        cost: Float[Array, ""],
+        initial_cost: Float[Array, ""],
+        zero: Bool[Array, ""],
+        relative_gradient: Float[Array, ""],
     ) -> CRITERIA:
-        """The tests of a point, made before a step is tried there. `vanished`: r = 0."""
+        """The tests of a point, made before a step is tried there.
+
+        `cost` and `initial_cost` are in units of the user; `zero`: r = 0.
+        """
         criterion = CRITERIA.none
         if self.gradient is not None:
             small = relative_gradient <= _resolve(self.gradient, cost.dtype)
             criterion = CRITERIA.where(small, CRITERIA.gradient, criterion)
         if self.absolute_cost is not None:
-            small = vanished | _below(cost, self.absolute_cost)
+            small = zero | _below(cost, self.absolute_cost)
             criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
+        if self.vanished is not None:
+            tolerance = _resolve(self.vanished, cost.dtype)
+            small = zero | _below(cost, tolerance * jnp.minimum(1, initial_cost))
+            criterion = CRITERIA.where(small, CRITERIA.vanished, criterion)
         return criterion
 
     def after_accepted(
@@ -88,7 +104,8 @@ class Termination(eqx.Module):
             criterion = CRITERIA.where(small, CRITERIA.step, criterion)
         if self.cost is not None:
             limit = _resolve(self.cost, cost.dtype) * cost_before
-            small = ~held_back & (cost_before - cost <= limit) & (predicted <= limit)
+            little = cost_before - cost <= jnp.maximum(limit, self.noise(cost_before))
+            small = ~held_back & little & (predicted <= limit)
             criterion = CRITERIA.where(small, CRITERIA.cost, criterion)
         if self.absolute_cost is not None:
             small = _below(absolute_cost, self.absolute_cost)
@@ -116,7 +133,7 @@ class Termination(eqx.Module):
         return jnp.maximum(_resolve(self.cost, cost.dtype) * cost, self.noise(cost))
 
 
-def _below(cost: Float[Array, ""], limit: Scalar) -> Bool[Array, ""]:
+def _below(cost: Float[Array, ""], limit: Scalar | Float[Array, ""]) -> Bool[Array, ""]:
     # A cost of 0 may be the underflow of squares: then it is the residual that has to be 0.
     return (cost <= limit) & (cost > 0)
 

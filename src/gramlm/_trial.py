@@ -9,20 +9,13 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._correction import CorrectedStep
-from ._linearisation import AbstractLinearisation, MaterialisedLinearisation
-from ._metric import dual_norm
-from ._misc import (
-    all_finite,
-    column_sum_squares,
-    dot,
-    norm,
-    safe_divide,
-    scattered_signs,
-    sum_squares,
-)
+from ._linearisation import AbstractLinearisation
+from ._misc import all_finite, dot, sum_squares
 from ._residual.base import AbstractResidual
 from ._scale import largest_entry
 from ._solution import CRITERIA
+from ._state import RuleStates
+from ._stationarity import AbstractStationarity
 from ._termination import Termination
 
 
@@ -34,15 +27,23 @@ class Point(eqx.Module):
     at: AbstractLinearisation
     metric: lx.AbstractLinearOperator
     gradient: Float[Array, " p"]
+    gradient_norm: Float[Array, ""]
     largest: Float[Array, ""]
+    stationarity: AbstractStationarity
     termination: Termination
+    noise: Float[Array, ""]  # the relative gradient that rounding the parameters may bring about
     scale: Float[Array, ""]  # by which the residual, and so its cost, is divided
-    columns: Float[Array, " p"]  # lengths of those of J, 0 where it is not stored
-    longest_columns: Float[Array, " p"]  # the largest so far
+    initial_cost: Float[Array, ""]  # infinite where this is the start
+    predicted_before: Float[Array, ""]  # the decrease of the step that led here, infinite at first
 
     @property
     def cost(self) -> Float[Array, ""]:
         return 0.5 * sum_squares(self.at.residual)
+
+    @property
+    def first_cost(self) -> Float[Array, ""]:
+        """That of the start, in the units of the user."""
+        return jnp.where(jnp.isinf(self.initial_cost), self.unscaled(self.cost), self.initial_cost)
 
     def unscaled(self, cost: Float[Array, ""]) -> Float[Array, ""]:
         """A cost in the units of the user."""
@@ -52,69 +53,30 @@ class Point(eqx.Module):
     def finite(self) -> Bool[Array, ""]:
         return all_finite(self.at.residual) & all_finite(self.gradient) & jnp.isfinite(self.largest)
 
-    @property
-    def gradient_norm(self) -> Float[Array, ""]:
-        return dual_norm(self.metric, self.gradient)
-
-    @property
-    def relative_gradient(self) -> Float[Array, ""]:
-        """The largest cosine of r and a column of J; where J is not stored, of means of them."""
-        if isinstance(self.at, MaterialisedLinearisation):
-            return jnp.max(self._cosines())
-        size = jnp.sqrt(self.largest) * norm(self.at.residual)
-        # Where the squares underflow, the gradient is known to vanish only if r or J does.
-        zero = jnp.all(self.at.residual == 0) | ((self.largest == 0) & jnp.all(self.gradient == 0))
-        return jnp.where(size > 0, safe_divide(self.gradient_norm, size), jnp.where(zero, 0, 1))
-
-    @property
-    def significant_gradient(self) -> Float[Array, ""]:
-        """The same without the parameters that no longer count.
-
-        One does not if its column has become far shorter than it was, and moving it by its own
-        size moves r by less than its rounding: a term of a sum that has died, where the slope of
-        what is left of it says nothing.
-        """
-        if not isinstance(self.at, MaterialisedLinearisation):
-            return self.relative_gradient
-        eps = jnp.finfo(self.params.dtype).eps
-        moved = jnp.abs(self.params) * self.columns
-        died = self.columns <= eps**0.5 * self.longest_columns
-        lost = died & (moved <= eps * norm(self.at.residual))
-        return jnp.max(jnp.where(lost, 0, self._cosines()))
-
-    def _cosines(self) -> Float[Array, " p"]:
-        """Between r and each column of J."""
-        size, slopes = self.columns * norm(self.at.residual), jnp.abs(self.gradient)
-        # Where squares underflow, nothing is known of a gradient that is not zero.
-        cosines = jnp.where(size > 0, safe_divide(slopes, size), jnp.where(slopes > 0, 1, 0))
-        return jnp.minimum(cosines, 1)
+    def hides(self, decrease: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether rounding of r and of the parameters hides a decrease of this size."""
+        eps = float(jnp.finfo(decrease.dtype).eps)
+        noise = jnp.minimum(16 * eps + 8 * self.noise, eps**0.5)
+        return jnp.abs(decrease) <= noise * self.cost
 
     def arrived(self) -> CRITERIA:
         """The tolerance that the point itself meets, if any."""
         # Squares that underflow, where the start had ordinary ones, have vanished all the same.
         underflown = (self.cost == 0) & (self.scale <= 1)
-        vanished = jnp.all(self.at.residual == 0) | underflown
-        cost = self.unscaled(self.cost)
-        return self.termination.at_iterate(cost, vanished, self.relative_gradient)
-
-    def rounding_cost(self) -> Float[Array, ""]:
-        """`½ε² Σ θⱼ²‖Jⱼ‖²`, the cost of rounding the parameters once.
-
-        Where J is not stored `½‖ε J(θ ∘ z)‖²` for scattered signs z.
-        """
-        if isinstance(self.at, MaterialisedLinearisation):
-            moved = self.columns * self.params
-            return 0.5 * sum_squares(jnp.finfo(moved.dtype).eps * moved)
-        signs = scattered_signs(self.params.size, self.params.dtype)
-        eps = jnp.finfo(self.params.dtype).eps
-        return 0.5 * sum_squares(self.at.jvp(eps * signs * self.params))
+        return self.termination.at_iterate(
+            cost=self.unscaled(self.cost),
+            initial_cost=self.first_cost,
+            zero=jnp.all(self.at.residual == 0) | underflown,
+            relative_gradient=self.stationarity.relative_gradient,
+        )
 
 
-def column_lengths(at: AbstractLinearisation) -> Float[Array, " p"]:
-    """Of the columns of J where it is stored, otherwise zeros."""
-    if isinstance(at, MaterialisedLinearisation):
-        return jnp.sqrt(column_sum_squares(at.jacobian))
-    return jnp.zeros((at.num_params,), at.residual.dtype)
+class FirstTrial(NamedTuple):
+    """Of the trials of a step the one that is damped least."""
+
+    predicted: Array
+    damping: Array
+    acceleration_ratio: Array
 
 
 class Trials(NamedTuple):
@@ -124,16 +86,14 @@ class Trials(NamedTuple):
     params: Array
     cost: Array
     residual_size: Array  # its largest entry
-    damping_state: PyTree
     damping: Array
     accepted: Array
     hopeless: Array
-    finite: Array
+    finite: Array  # of the last trial that moved
     solved: Array
     gain_ratio: Array
     predicted: Array
-    least_predicted: Array  # of the first trial, which is the least damped
-    least_damping: Array
+    first: FirstTrial
     step_norm: Array
     acceleration_ratio: Array
     used_acceleration: Array
@@ -141,11 +101,17 @@ class Trials(NamedTuple):
     iterations: Array
     products: Array
     linear_residual: Array
-    forcing_state: PyTree
+    rules: RuleStates
     work: PyTree  # of the linear solver
 
     @classmethod
-    def start(cls, point: Point, damping: PyTree, forcing: PyTree, work: PyTree) -> "Trials":
+    def start(
+        cls,
+        point: Point,
+        rules: RuleStates,
+        finite: Bool[Array, ""],
+        work: PyTree,
+    ) -> "Trials":
         zero = jnp.zeros((), point.params.dtype)
         no, none = jnp.asarray(False), jnp.zeros((), jnp.int32)
         arrived = point.arrived()
@@ -154,16 +120,14 @@ class Trials(NamedTuple):
             params=point.params,
             cost=point.cost,
             residual_size=zero,
-            damping_state=damping,
             damping=zero,
             accepted=no,
             hopeless=(arrived != CRITERIA.none) | ~point.finite,
-            finite=no,
+            finite=finite,
             solved=no,
             gain_ratio=zero,
             predicted=zero,
-            least_predicted=zero,
-            least_damping=zero,
+            first=FirstTrial(zero, zero, zero),
             step_norm=zero,
             acceleration_ratio=zero,
             used_acceleration=no,
@@ -171,7 +135,7 @@ class Trials(NamedTuple):
             iterations=none,
             products=none,
             linear_residual=zero,
-            forcing_state=forcing,
+            rules=rules,
             work=work,
         )
 

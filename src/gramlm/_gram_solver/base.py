@@ -26,7 +26,7 @@ from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
 from .._metric import metric_norm
 from .._misc import Scalar, all_finite, dot, safe_divide, sum_squares
 from .._residual.base import AbstractResidual
-from .step_length import COARSE, root
+from .step_length import COARSE, LengthBound, root
 
 
 class Form(enum.Enum):
@@ -107,7 +107,7 @@ class AbstractFactorisation(eqx.Module):
     """What is known of one Jacobian in one metric, before λ is chosen.
 
     - `rounding`: the rounding error of K, in its units, below which a λ is lost. About
-      `ε·λmax(K)` where K is formed or applied, and `ε²·λmax(K)` where J is factorised without
+      `ε·λmax(K)` where K is formed or applied, and of ε² where J is factorised without
       squaring it.
     - `work`: what the first solve starts from, a pytree of arrays, or None.
     """
@@ -123,41 +123,24 @@ class AbstractFactorisation(eqx.Module):
     def recycle(self, work: PyTree[Any]) -> PyTree[Any]:
         """What the next Jacobian shall know, from the work of the last solve; None for nothing."""
 
-    def damping_within(
-        self,
-        rhs: Float[Array, " n"],
-        metric: lx.AbstractLinearOperator,
-        radius: Float[Array, ""],
-        guess: Float[Array, ""],
-        least: Float[Array, ""],
-        work: PyTree[Any],
-        tolerance: Float[Array, ""],
-    ) -> "FoundDamping":
-        """The λ ≥ `least` for which `‖δ(λ)‖_M` is `radius`, or `least` if δ is shorter there.
+    def damping_within(self, bound: LengthBound, work: PyTree[Any]) -> FoundDamping:
+        """The λ of a bound on the length of the step, to a tenth of it.
 
-        By solving for a few values of λ, unless overridden; `guess` where `radius` is infinite.
+        By solving for a few values of λ, unless overridden. `work` is that of the last solve.
         """
-
-        return damping_by_solves(self, rhs, metric, radius, guess, least, work, tolerance)
+        return damping_by_solves(self, bound, work)
 
 
 def damping_by_solves(
-    factors: AbstractFactorisation,
-    rhs: Float[Array, " n"],
-    metric: lx.AbstractLinearOperator,
-    radius: Float[Array, ""],
-    guess: Float[Array, ""],
-    least: Float[Array, ""],
-    work: PyTree[Any],
-    tolerance: Float[Array, ""],
+    factors: AbstractFactorisation, bound: LengthBound, work: PyTree[Any]
 ) -> FoundDamping:
-    """The λ of a length, by solving for a few values of λ."""
+    """The λ of a bound, by solving for a few values of λ."""
 
     def look(damping: Float[Array, ""], extra: tuple):
         (before, inverse_before), work, iterations, products = extra
         system = factors.at(damping)
-        solution = system.solve(rhs, work, tolerance)
-        length = metric_norm(metric, solution.step)
+        solution = system.solve(bound.rhs, work, bound.tolerance)
+        length = metric_norm(bound.metric, solution.step)
         square = length**2
         # The slope of 1/‖δ‖ over 1/‖δ‖ is a mean of 1/(μ + λ). Before there is a secant, take the
         # inverse of the same mean of μ + λ, which is less where more than one μ counts.
@@ -169,8 +152,8 @@ def damping_by_solves(
         return length, slope, ((damping, inverse), solution.work, *used)
 
     none = jnp.zeros((), jnp.int32)
-    unknown = (jnp.full_like(guess, jnp.nan), jnp.full_like(guess, jnp.nan))
-    damping, extra = root(look, (unknown, work, none, none), radius, guess, least, COARSE, 8)
+    unknown = (jnp.full_like(bound.guess, jnp.nan), jnp.full_like(bound.guess, jnp.nan))
+    damping, extra = root(look, (unknown, work, none, none), bound, COARSE, 8)
     return FoundDamping(damping, *extra[1:])
 
 

@@ -22,6 +22,7 @@ from .base import (
     LinearStep,
     trusted,
 )
+from .scaled import ScaledFactorisation
 from .spectral import SpectralFactorisation
 
 # K is formed with errors of about ε·λmax, so K + λI is a fair preconditioner for itself as long
@@ -29,7 +30,7 @@ from .spectral import SpectralFactorisation
 # Below this multiple of ε·λmax the factor is taken from [Jᵀ; √λ I] instead.
 _CHOLESKY_LIMIT = 64.0
 
-# Up to this order the singular value decomposition costs next to nothing.
+# Up to this order a factorisation costs next to nothing.
 _SMALL = 64
 
 # Corrections with products of J, at 4 n p operations each.
@@ -49,8 +50,11 @@ class DenseSolver(AbstractGramSolver):
     - the triangle R of `[Jᵀ; √λ I] = QR` for smaller λ, at `2 m²·(max(n, p) + m)` operations.
 
     Either factor is followed by corrections with products of J, until the true residual of the
-    system no longer falls (Björck 1987, corrected seminormal equations). For m ≤ 64 one singular
-    value decomposition of J answers every λ, and J is never squared.
+    system no longer falls (Björck 1987, corrected seminormal equations).
+
+    Small systems are solved without squaring J: for p ≤ 64 by the QR decomposition of J with
+    columns of one length, so that parameters may be of any size, and a triangle of order p for
+    each λ; for n ≤ 64 < p by one singular value decomposition, which answers every λ.
     """
 
     def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:
@@ -74,6 +78,8 @@ class DenseSolver(AbstractGramSolver):
         if not isinstance(linearisation, MaterialisedLinearisation):
             raise TypeError("`DenseSolver` factorises what its own `linearise` returns.")
         factor = whitening(metric)
+        if linearisation.num_params <= _SMALL:
+            return ScaledFactorisation.of(linearisation.jacobian, factor)
         rows = factor.rows(linearisation.jacobian)
         side = form.resolve(*rows.shape)
         tall = rows.T if side is Form.dual else rows

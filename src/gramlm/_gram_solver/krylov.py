@@ -24,7 +24,7 @@ from .finish import deflation, finished
 from .golub_kahan import GolubKahanFactorisation, TallSubspace
 from .growth import Attempt, BlockSizes, Outcome, Recycled, Work, fresh_recycled, grown, recycled
 from .preconditioned_cg import dual_gap, preconditioned_cg
-from .step_length import spectral_root
+from .step_length import LengthBound, spectral_root
 from .subspace import DampedSubspace, Subspace
 
 # What is not summed over n² entries is rounded less than a dense K: on a kernel problem in float32
@@ -168,22 +168,14 @@ class KrylovFactorisation(AbstractFactorisation):
     def recycle(self, work: Work) -> Recycled:
         return recycled(work.space, work.damping, self.settings.keep, self.recycled)
 
-    def damping_within(
-        self,
-        rhs: Float[Array, " n"],
-        metric: lx.AbstractLinearOperator,
-        radius: Float[Array, ""],
-        guess: Float[Array, ""],
-        least: Float[Array, ""],
-        work: Work,
-        tolerance: Float[Array, ""],
-    ) -> FoundDamping:
+    def damping_within(self, bound: LengthBound, work: Work) -> FoundDamping:
         """From the Ritz values of the basis that a solve at `guess` takes."""
-        solution = self.at(jnp.maximum(guess, least)).solve(rhs, work, tolerance)
+        system = self.at(jnp.maximum(bound.guess, bound.least))
+        solution = system.solve(bound.rhs, work, bound.tolerance)
         space = solution.work.space
         values, coordinates = space.spectrum()
-        along = matmul(coordinates, space.coordinates(rhs))
-        damping = spectral_root(values, jnp.sqrt(values) * along, radius, guess, least)
+        along = matmul(coordinates, space.coordinates(bound.rhs))
+        damping = spectral_root(values, jnp.sqrt(values) * along, bound)
         return FoundDamping(damping, solution.work, solution.iterations, solution.products)
 
     def multiply(self, block: Float[Array, "b n"]) -> Float[Array, "b n"]:

@@ -1,15 +1,15 @@
-"""Small dense systems: one singular value decomposition of J answers every λ."""
+"""Few equations and many parameters: one singular value decomposition of J answers every λ."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 from jaxtyping import Array, Float
 
 from .._metric import Whitening
-from .._misc import all_finite, matmul, norm, safe_divide
-from .base import AbstractDampedSystem, AbstractFactorisation, FoundDamping, LinearStep
-from .step_length import spectral_root
+from .._misc import matmul, safe_divide
+from .base import AbstractFactorisation, FoundDamping
+from .direct import AbstractDirectSystem
+from .step_length import LengthBound, spectral_root
 
 
 class SpectralFactorisation(AbstractFactorisation):
@@ -46,78 +46,38 @@ class SpectralFactorisation(AbstractFactorisation):
         return None
 
     def at(self, damping: Float[Array, ""]) -> "SpectralSystem":
-        return SpectralSystem(factors=self, damping=damping)
+        return SpectralSystem(rows=self.rows, factors=self, damping=damping)
 
-    def damping_within(
-        self,
-        rhs: Float[Array, " n"],
-        metric: lx.AbstractLinearOperator,
-        radius: Float[Array, ""],
-        guess: Float[Array, ""],
-        least: Float[Array, ""],
-        work: None,
-        tolerance: Float[Array, ""],
-    ) -> FoundDamping:
+    def damping_within(self, bound: LengthBound, work: None) -> FoundDamping:
         none = jnp.zeros((), jnp.int32)
-        coordinates = self.values * matmul(rhs, self.left)
-        damping = spectral_root(self.values**2, coordinates, radius, guess, least)
+        coordinates = self.values * matmul(bound.rhs, self.left)
+        damping = spectral_root(self.values**2, coordinates, bound)
         return FoundDamping(damping, None, none, none)
 
 
-class SpectralSystem(AbstractDampedSystem):
+class SpectralSystem(AbstractDirectSystem):
     """The system at one λ."""
 
+    rows: Float[Array, "n p"]
     factors: SpectralFactorisation
     damping: Float[Array, ""]
     setup_products: int = eqx.field(static=True, default=0)
 
-    def solve(self, rhs: Float[Array, " n"], work: None, tolerance: Float[Array, ""]) -> LinearStep:
+    def minimiser(self, rhs: Float[Array, " n"]) -> Float[Array, " p"]:
         factors = self.factors
-        y = _solved(self, rhs)
-        step, image = factors.whitening.step(y), matmul(factors.rows, y)
-        gradient = matmul(rhs, factors.rows)
-        left_over = matmul(rhs + image, factors.rows) + self.damping * y
-        relative = safe_divide(norm(left_over), norm(gradient))
-        none = jnp.zeros((), jnp.int32)
-        return LinearStep(
-            step=step,
-            image=image,
-            relative_residual=relative,
-            iterations=none,
-            products=none,
-            solved=all_finite(step) & jnp.isfinite(relative),
-        )
+        weights = safe_divide(factors.values, factors.values**2 + self.damping)
+        return -matmul(weights * matmul(rhs, factors.left), factors.right)
 
+    def inverse(self, z: Float[Array, " p"]) -> Float[Array, " p"]:
+        factors = self.factors
+        along = matmul(factors.right, z)
+        within = matmul(safe_divide(along, factors.values**2 + self.damping), factors.right)
+        if self.rows.shape[0] >= self.rows.shape[1]:
+            return within
+        return within + (z - matmul(along, factors.right)) / self.damping
 
-@eqx.filter_custom_jvp
-def _solved(system: SpectralSystem, rhs: Float[Array, " n"]) -> Float[Array, " p"]:
-    """`y = −(AᵀA + λI)⁻¹ Aᵀ b`."""
-    factors = system.factors
-    weights = safe_divide(factors.values, factors.values**2 + system.damping)
-    return -matmul(weights * matmul(rhs, factors.left), factors.right)
+    def shift(self, y: Float[Array, " p"]) -> Float[Array, " p"]:
+        return self.damping * y
 
-
-@_solved.def_jvp
-def _(primals, tangents):
-    """`(AᵀA + λI) ẏ = −Aᵀ(ḃ + Ȧy) − Ȧᵀ(b + Ay) − λ̇y`."""
-    system, rhs = primals
-    t_system, t_rhs = tangents
-    factors, damping = system.factors, system.damping
-    y = _solved(system, rhs)
-
-    def parts(system: SpectralSystem):
-        rows = system.factors.rows
-        return matmul(rows, y), matmul(rhs + matmul(factors.rows, y), rows), system.damping * y
-
-    tangent = eqx.filter_jvp(parts, (system,), (t_system,))[1]
-    t_image, t_gradient, t_shift = (
-        jnp.zeros(shape, y.dtype) if t is None else t
-        for t, shape in zip(tangent, (rhs.shape, y.shape, y.shape), strict=True)
-    )
-    t_rhs = jnp.zeros_like(rhs) if t_rhs is None else t_rhs
-    z = t_gradient + t_shift
-    along = matmul(factors.right, z)
-    inverse = matmul(safe_divide(along, factors.values**2 + damping), factors.right)
-    if factors.rows.shape[0] < factors.rows.shape[1]:
-        inverse += (z - matmul(along, factors.right)) / damping
-    return y, _solved(system, t_rhs + t_image) - inverse
+    def step(self, y: Float[Array, " p"]) -> Float[Array, " p"]:
+        return self.factors.whitening.step(y)

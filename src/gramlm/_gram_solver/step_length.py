@@ -9,8 +9,10 @@ one where a single μ counts: so it is that to which Newton's method is applied 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 from jaxtyping import Array, Bool, Float, Int
 
 from .._misc import safe_divide
@@ -22,6 +24,29 @@ FINE = 1e-3
 _MAX_ITERATIONS = 30
 
 
+class LengthBound(eqx.Module):
+    """A bound on the length of a step, to which a λ ≥ `least` belongs.
+
+    - `rhs`, (n,), and `metric`: those of the step `δ(λ)`. `tolerance`: how exactly to solve for it.
+    - `radius`: the bound on `‖δ(λ)‖_M`; where it is infinite, λ is `guess`.
+    - `guess`: a λ to start from.
+    """
+
+    rhs: Float[Array, " n"]
+    metric: lx.AbstractLinearOperator
+    radius: Float[Array, ""]
+    guess: Float[Array, ""]
+    least: Float[Array, ""]
+    tolerance: Float[Array, ""]
+
+    def met(
+        self, damping: Float[Array, ""], length: Float[Array, ""], accuracy: float
+    ) -> Bool[Array, ""]:
+        """Whether this λ will do: the length is right, or shorter with the least λ."""
+        close = jnp.abs(length - self.radius) <= accuracy * self.radius
+        return close | ((damping <= self.least) & (length <= self.radius))
+
+
 class Bracket(NamedTuple):
     """λ between bounds at which the step is too long and too short, and the length at it."""
 
@@ -30,9 +55,10 @@ class Bracket(NamedTuple):
     high: Float[Array, ""]
 
     @classmethod
-    def around(cls, guess: Float[Array, ""], least: Float[Array, ""]) -> "Bracket":
+    def around(cls, bound: LengthBound) -> "Bracket":
         """All λ from `least` on."""
-        return cls(jnp.maximum(guess, least), least, jnp.full_like(least, jnp.inf))
+        start = jnp.maximum(bound.guess, bound.least)
+        return cls(start, bound.least, jnp.full_like(start, jnp.inf))
 
     def narrowed(
         self, length: Float[Array, ""], slope: Float[Array, ""], radius: Float[Array, ""]
@@ -52,28 +78,14 @@ class Bracket(NamedTuple):
         return Bracket(following, low, high)
 
 
-def settled(
-    at: Float[Array, ""],
-    length: Float[Array, ""],
-    radius: Float[Array, ""],
-    least: Float[Array, ""],
-    accuracy: float,
-) -> Bool[Array, ""]:
-    """Whether λ = `at` will do: the length is right, or shorter with the least λ."""
-    close = jnp.abs(length - radius) <= accuracy * radius
-    return close | ((at <= least) & (length <= radius))
-
-
 def root(
     look: Callable[..., tuple[Float[Array, ""], Float[Array, ""], tuple]],
     extra: tuple,
-    radius: Float[Array, ""],
-    guess: Float[Array, ""],
-    least: Float[Array, ""],
+    bound: LengthBound,
     accuracy: float,
     max_iterations: int = _MAX_ITERATIONS,
 ) -> tuple[Float[Array, ""], tuple]:
-    """The λ ≥ `least` of the length `radius`, or `least`; `guess` where the radius is infinite.
+    """The λ of a bound.
 
     `look(λ, extra) -> (length, slope, extra)` carries whatever it learns in `extra`.
     """
@@ -85,12 +97,13 @@ def root(
     def advance(carry):
         bracket, _, _, count, extra = carry
         length, slope, extra = look(bracket.damping, extra)
-        done = settled(bracket.damping, length, radius, least, accuracy)
-        return bracket.narrowed(length, slope, radius), bracket.damping, done, count + 1, extra
+        done = bound.met(bracket.damping, length, accuracy)
+        following = bracket.narrowed(length, slope, bound.radius)
+        return following, bracket.damping, done, count + 1, extra
 
-    bracket = Bracket.around(guess, least)
+    bracket = Bracket.around(bound)
     count: Int[Array, ""] = jnp.zeros((), jnp.int32)
-    start = (bracket, bracket.damping, jnp.isinf(radius), count, extra)
+    start = (bracket, bracket.damping, jnp.isinf(bound.radius), count, extra)
     bracket, damping, done, _, extra = jax.lax.while_loop(unfinished, advance, start)
     # Out of iterations: the λ that would have been looked at next.
     return jnp.where(done, damping, bracket.damping), extra
@@ -99,11 +112,9 @@ def root(
 def spectral_root(
     values: Float[Array, " k"],
     coordinates: Float[Array, " k"],
-    radius: Float[Array, ""],
-    guess: Float[Array, ""],
-    least: Float[Array, ""],
+    bound: LengthBound,
 ) -> Float[Array, ""]:
-    """The λ of a length, from the eigenvalues μ and the coordinates of `L⁻¹Jᵀb` along theirs."""
+    """The λ of a bound, from the eigenvalues μ and the coordinates of `L⁻¹Jᵀb` along theirs."""
     size = jnp.max(jnp.abs(coordinates))  # which may be far from 1
     coordinates = safe_divide(coordinates, size)
 
@@ -113,4 +124,4 @@ def spectral_root(
         slope = safe_divide(jnp.sum(safe_divide(parts**2, values + damping)), total)
         return size * jnp.sqrt(total), slope, extra
 
-    return root(look, (), radius, guess, least, FINE)[0]
+    return root(look, (), bound, FINE)[0]
