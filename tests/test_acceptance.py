@@ -69,7 +69,7 @@ def test_the_best_point_is_kept():
     np.testing.assert_array_equal(best, START)
     assert cost == 7
     state = rule.accepted(rule.init(START), attempted(2.0, 1.0))
-    state = rule.accepted(state, attempted(1.0, 3.0, gain=-1.0))
+    state = rule.accepted(state, attempted(1.5, 3.0, gain=-1.0))
     best, cost = rule.best(state, START + 9, jnp.asarray(3.0))
     np.testing.assert_array_equal(best, START + jnp.asarray([1.0, 0.0]))
     assert cost == 1

@@ -227,7 +227,7 @@ def test_each_criterion_alone_ends_the_solve(settings, criterion):
     def residual(t):
         # The minimum is at 2/3 in the interior, its cost 1/3 is not zero unless it is asked for.
         offset = 0.0 if "absolute_cost" in settings else 1.0
-        return jnp.stack([jnp.exp(t[0]) - 1, t[0] + offset, t[1] ** 2 + t[1]])
+        return jnp.stack([jnp.exp(t[0]) - 1, t[0] + offset, (t[1] - 0.5) * (t[1] + 1)])
 
     solver = LM(termination=gramlm.Termination(**{**OFF, **settings}))
     solution = gramlm.solve(residual, jnp.asarray([2.0, 1.0]), solver=solver)

@@ -20,7 +20,8 @@ class Attempted(eqx.Module):
     """A trial step.
 
     **Attributes:** `params`, (p,), and `cost`, `½‖r‖²`: those before the step; `step`, (p,), with
-    its correction; `cost_after`; `gain_ratio`: the decrease found over the decrease predicted.
+    its correction; `cost_after`; `gain_ratio`: the decrease found over the decrease predicted, 1
+    where rounding hides the first.
     """
 
     params: Float[Array, " p"]
@@ -53,7 +54,7 @@ class AbstractAcceptance(eqx.Module, Generic[State]):
 
 
 class Descent(AbstractAcceptance[None]):
-    """Takes a step whose gain ratio exceeds `min_gain`, so that the cost never rises."""
+    """Takes a step whose gain ratio exceeds `min_gain`: the cost does not rise beyond rounding."""
 
     min_gain: Scalar = 1e-4
 
@@ -113,7 +114,7 @@ class Bold(AbstractAcceptance[BoldState]):
 
     def accepted(self, state: BoldState, trial: Attempted) -> BoldState:
         params, cost = self.best(state, trial.params, trial.cost)
-        better = trial.cost_after < cost
+        better = trial.cost_after <= cost
         return BoldState(
             step=trial.step,
             params=jnp.where(better, trial.params + trial.step, params),
@@ -121,7 +122,7 @@ class Bold(AbstractAcceptance[BoldState]):
         )
 
     def best(self, state: BoldState, params: Float[Array, " p"], cost: Float[Array, ""]):
-        kept = state.cost <= cost
+        kept = state.cost < cost
         return jnp.where(kept, state.params, params), jnp.minimum(state.cost, cost)
 
 

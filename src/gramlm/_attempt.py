@@ -11,7 +11,7 @@ from ._correction import AbstractCorrection, corrected_step
 from ._damping.base import AbstractDamping, Trial
 from ._forcing import AbstractForcing
 from ._gram_solver.base import AbstractFactorisation
-from ._misc import Scalar, dot, norm
+from ._misc import Scalar, dot, norm, safe_divide
 from ._state import RuleStates, either, equal
 from ._step_lengths import StepLengths
 from ._trial import Candidate, FirstTrial, Point, Trials, best_candidate
@@ -80,7 +80,9 @@ def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials:
     moved = jnp.any(candidate.params != point.params)
 
     predicted = velocity.predicted_decrease(residual)
-    gain_ratio = _gain_ratio(point, candidate, predicted, damping)
+    gain_ratio = _gain_ratio(
+        point, candidate, predicted, (trials.made == 0) & (damping <= point.largest)
+    )
     attempted = Attempted(
         params=point.params,
         cost=point.unscaled(point.cost),
@@ -100,6 +102,12 @@ def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials:
     rejected = rules.after_rejected(states, trial)
     learnt = rules.after_accepted(states, trial, attempted, point, candidate.cost)
 
+    # The correction over the step, which is as much longer as the step is than what rounds θ.
+    size, rounding = norm(candidate.step), jnp.finfo(residual.dtype).eps * norm(point.params)
+    curvature = corrected.ratio * jnp.maximum(1, safe_divide(rounding, size))
+    if rules.correction is None:
+        curvature = jnp.full_like(curvature, jnp.inf)
+
     # One that promises an increase is a bad solution.
     noise = point.termination.noise(point.cost)
     promised = jnp.where(velocity.solved & (predicted >= -noise), predicted, jnp.inf)
@@ -117,10 +125,9 @@ def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials:
         solved=trials.solved | velocity.solved,
         gain_ratio=gain_ratio,
         predicted=promised,
-        first=either(
-            trials.made == 0, FirstTrial(promised, damping, corrected.ratio), trials.first
-        ),
+        first=either(trials.made == 0, FirstTrial(promised, damping, curvature), trials.first),
         step_norm=norm(candidate.step),
+        relative_step=_relative_step(candidate.step, point.params),
         acceleration_ratio=corrected.ratio,
         used_acceleration=candidate.corrected,
         evaluations=trials.evaluations + candidate.evaluations,
@@ -132,17 +139,24 @@ def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials:
     )
 
 
-def _gain_ratio(point: Point, candidate: Candidate, predicted, damping):
+def _gain_ratio(point: Point, candidate: Candidate, predicted, free):
     """The decrease over that which the linear model predicts.
 
     Where rounding hides the decrease it is 1: the model knows better, as long as it promises less
-    from step to step.
+    from step to step and the cost stays at the lowest so far. `free`: the step is not held back.
     """
     known = candidate.finite & (predicted > 0)
     ratio = jnp.where(known, candidate.decrease / predicted, -jnp.inf)
     hidden = point.hides(predicted) & point.hides(candidate.decrease) & (predicted > 0)
-    falling = (predicted <= 0.5 * point.predicted_before) & (damping <= point.largest)
-    return jnp.where(hidden & falling, 1, ratio)
+    hidden &= point.hides(jnp.maximum(candidate.cost - point.lowest_cost, 0))
+    falling = predicted <= 0.5 * point.least_predicted
+    return jnp.where(hidden & falling & free, 1, ratio)
+
+
+def _relative_step(step, params):
+    """The largest `|δⱼ|/|θⱼ|`, infinite where a zero moves."""
+    ratios = jnp.where(params == 0, jnp.inf, jnp.abs(safe_divide(step, params)))
+    return jnp.max(jnp.where(step == 0, 0, ratios))
 
 
 def _nothing_to_gain(point: Point, candidate: Candidate, promised, damping):
@@ -151,7 +165,6 @@ def _nothing_to_gain(point: Point, candidate: Candidate, promised, damping):
     The step vanishes in rounding, or one with little damping promises less than rounding of the
     cost.
     """
-    step = norm(candidate.step)
-    vanishing = step <= jnp.finfo(step.dtype).eps * norm(point.params)
+    vanishing = point.stationarity.negligible(candidate.step)
     noise = point.termination.noise(point.cost)
     return vanishing | ((promised <= noise) & (damping <= point.largest))

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from ._misc import all_finite, norm
+from ._misc import all_finite
 from ._solution import CRITERIA, RESULTS, StepInfo
 from ._trial import Point, Trials
 
 # Where no step helps, a gradient of up to this many times that of rounding the parameters is
-# rounding, if r is as good as linear so near: correction over step.
+# rounding, if r is as good as linear so near: a correction over its step.
 _ROUNDING_SLACK = 10.0
 _LINEAR = 0.1
 
@@ -25,19 +25,20 @@ def describe(
     after = termination.after_accepted(
         cost_before, cost, point.unscaled(cost), trials.predicted,
         trials.damping > point.largest, gradient,
-        trials.step_norm, norm(point.params),
+        trials.relative_step,
     )  # fmt: skip
 
     negligible = termination.negligible(cost_before)
     first_trial = trials.first
     nothing_left = (first_trial.predicted <= negligible) & (first_trial.damping <= point.largest)
     nothing_left = nothing_left & termination.stationary(gradient)
-    noise = (gradient <= _ROUNDING_SLACK * point.noise) & (
-        first_trial.acceleration_ratio <= _LINEAR
-    )
-    rounding = nothing_left | noise | (gradient <= stationarity.accuracy)
+    noise = _ROUNDING_SLACK * point.noise
+    # Unknown without a correction: then all of r has to be rounding.
+    linear = (first_trial.curvature <= _LINEAR) | (jnp.isinf(first_trial.curvature) & (noise >= 1))
+    rounding = nothing_left | ((gradient <= noise) & linear) | (gradient <= stationarity.accuracy)
     within_range = (cost_before > 0) & jnp.isfinite(cost_before)  # 0 here is an underflow
-    rounding = rounding & trials.solved & within_range
+    zero = jnp.all(point.at.residual == 0)
+    rounding = (rounding & trials.solved & within_range) | zero
     exhausted = CRITERIA.where(rounding, CRITERIA.rounding, CRITERIA.none)
 
     criterion = CRITERIA.where(

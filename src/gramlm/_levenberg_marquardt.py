@@ -222,7 +222,9 @@ class LevenbergMarquardt(eqx.Module):
             scale=residual_scale(largest_entry(residual)),
             probe=scattered_signs(flat.size, flat.dtype),
             columns=jnp.zeros_like(flat),
-            predicted=infinite,
+            creeping_from=infinite,
+            least_predicted=infinite,
+            lowest_cost=infinite,
             finite=jnp.asarray(True),
             initial_cost=infinite,
         )
@@ -277,7 +279,9 @@ class LevenbergMarquardt(eqx.Module):
             noise=stationarity.noise,
             scale=state.scale,
             initial_cost=jnp.where(first, jnp.inf, state.initial_cost),
-            predicted_before=jnp.where(state.fresh, jnp.inf, state.predicted),
+            lowest_cost=jnp.where(state.fresh, jnp.inf, state.lowest_cost),
+            creeping_from=jnp.where(state.fresh, jnp.inf, state.creeping_from),
+            least_predicted=jnp.where(state.fresh, jnp.inf, state.least_predicted),
         )
         recycled = _fitting(state.recycled, plan.linear_solver.init(at.residual, flat, self.form))
         factors = plan.linear_solver.factorise(at, metric, largest, self.form, recycled)
@@ -301,7 +305,13 @@ class LevenbergMarquardt(eqx.Module):
             scale=scale,
             probe=probe,
             columns=stationarity.longest,
-            predicted=jnp.where(trials.accepted, trials.predicted, state.predicted),
+            creeping_from=point.creeps_from(trials),
+            least_predicted=jnp.where(
+                trials.accepted,
+                jnp.minimum(point.least_predicted, trials.predicted),
+                point.least_predicted,
+            ),
+            lowest_cost=jnp.fmin(point.lowest_cost, point.cost),
             finite=trials.finite,
             initial_cost=point.first_cost,
         )

@@ -47,6 +47,10 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "until the step vanished in rounding. The best parameters are returned: check that the "
         "residual is differentiable there, use float64, or try another `metric` or `damping`."
     )
+    passed_better = (
+        "The solve ended at a stationary point that costs more than the best point on its way "
+        "uphill and downhill. That point is returned: go on from it with `acceptance=Descent()`."
+    )
 
 
 class CRITERIA(eqxi.Enumeration):

@@ -184,7 +184,10 @@ def _compiled(
         unfinished, advance, start
     )
     result = RESULTS.where(result == RESULTS.running, RESULTS.nonlinear_max_steps_reached, result)
-    flat, cost = solver.acceptance.best(state.rules.acceptance, flat, history.cost[state.step])
+    end = history.cost[state.step]
+    flat, cost = solver.acceptance.best(state.rules.acceptance, flat, end)
+    passed = (result == RESULTS.successful) & (cost < (1 - jnp.finfo(dtype).eps ** 0.5) * end)
+    result = RESULTS.where(passed, RESULTS.passed_better, result)
     value = function.params_spec.unflatten(flat)
     aux = split_aux(bind_args(residual_fn, args)(value))[1] if has_aux else None
     stats: dict[str, Any] = {

@@ -29,9 +29,15 @@ class State(eqx.Module):
       overflow or underflow.
     - `probe`, (p,): the direction of the largest eigenvalue of K.
     - `columns`, (p,): the largest lengths so far of the columns of J, 0 where it is not stored.
-    - `predicted`: the decrease that was predicted of the last accepted step, infinite at first.
+    - `least_predicted`: the least decrease that was predicted of an accepted step, infinite at
+      first.
+    - `lowest_cost`: so far. `creeping_from`: the cost since when no step has removed nearly all of
+      it. Both as scaled, infinite at first.
     - `finite`: whether the last trial was.
     - `initial_cost`: infinite at first.
+
+    Where `args` change from step to step, what is remembered of costs, decreases and columns is
+    that of other data: the tests for `cost` and `vanished` then mean little.
     """
 
     step: Int[Array, ""]
@@ -42,7 +48,9 @@ class State(eqx.Module):
     scale: Float[Array, ""]
     probe: Float[Array, " p"]
     columns: Float[Array, " p"]
-    predicted: Float[Array, ""]
+    creeping_from: Float[Array, ""]
+    least_predicted: Float[Array, ""]
+    lowest_cost: Float[Array, ""]
     finite: Bool[Array, ""]
     initial_cost: Float[Array, ""]
 

@@ -4,7 +4,7 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._linearisation import AbstractLinearisation, MaterialisedLinearisation
 from ._misc import column_sum_squares, norm, safe_divide, scattered_signs
@@ -37,6 +37,10 @@ class AbstractStationarity(eqx.Module):
     @abc.abstractmethod
     def rounding(self) -> Float[Array, ""]:
         """How far rounding the parameters once moves r, in residual units."""
+
+    @abc.abstractmethod
+    def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
+        """Whether a step is no more than rounding of the parameters."""
 
     @property
     def noise(self) -> Float[Array, ""]:
@@ -82,11 +86,7 @@ class ColumnStationarity(AbstractStationarity):
         its own size moves r by less than its rounding: a term of a sum that has died, where the
         slope of what is left of it says nothing.
         """
-        eps = jnp.finfo(self.params.dtype).eps
-        moved = jnp.abs(self.params) * self.lengths
-        died = self.lengths <= eps**0.5 * self.longest
-        lost = died & (moved <= eps * norm(self.residual))
-        return jnp.max(jnp.where(lost, 0, self._cosines()))
+        return jnp.max(self._significant())
 
     @property
     def accuracy(self) -> float:
@@ -95,6 +95,20 @@ class ColumnStationarity(AbstractStationarity):
 
     def rounding(self) -> Float[Array, ""]:
         return norm(jnp.finfo(self.params.dtype).eps * self.lengths * self.params)
+
+    def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
+        """By what it is to r, so that no parameter's unit matters."""
+        eps = jnp.finfo(step.dtype).eps
+        moved, rounded = jnp.abs(self.lengths * step), jnp.abs(self.lengths * self.params)
+        return jnp.max(moved) <= eps * jnp.max(rounded)
+
+    def _significant(self) -> Float[Array, " p"]:
+        """The cosines, 0 for parameters that no longer count."""
+        eps = jnp.finfo(self.params.dtype).eps
+        moved = jnp.abs(self.params) * self.lengths
+        died = self.lengths <= eps**0.5 * self.longest
+        lost = died & (moved <= eps * norm(self.residual))
+        return jnp.where(lost, 0, self._cosines())
 
     def _cosines(self) -> Float[Array, " p"]:
         """Between r and each column of J."""
@@ -134,6 +148,9 @@ class MeanStationarity(AbstractStationarity):
         """By scattered signs."""
         signs = scattered_signs(self.params.size, self.params.dtype)
         return norm(self.at.jvp(jnp.finfo(self.params.dtype).eps * signs * self.params))
+
+    def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
+        return norm(step) <= jnp.finfo(step.dtype).eps * norm(self.params)
 
 
 def stationarity_at(

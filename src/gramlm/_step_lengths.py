@@ -1,7 +1,9 @@
 """Lengths of steps at the iterate, for the damping rules that ask for them."""
 
+import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
@@ -27,4 +29,6 @@ class StepLengths(AbstractStepLengths):
 
     def within(self, radius: Float[Array, ""], guess: Float[Array, ""]) -> FoundDamping:
         bound = LengthBound(self.residual, self.metric, radius, guess, self.least, self.tolerance)
-        return self.factors.damping_within(bound, self.work)
+        found = self.factors.damping_within(bound, self.work)
+        # The search differentiates to nonsense; a λ that is taken for fixed is what it is worth.
+        return dataclasses.replace(found, damping=jax.lax.stop_gradient(found.damping))

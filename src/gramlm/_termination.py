@@ -30,18 +30,21 @@ class Termination(eqx.Module):
     - `gradient`: stop when the relative gradient is at most this. It is the largest cosine of the
       angle between r and a column of J where J is stored, and otherwise
       `‖Jᵀr‖_{M⁻¹}/(√λmax(K)·‖r‖)`: between 0 and 1, and independent of units. Default `ε^⅚`.
-    - `step`: stop when `‖δ‖ ≤ step·‖θ‖`, under the same two conditions. Default
-      `ε^⅚`: 9e-14 and 2e-6.
+    - `step`: stop when no parameter moves by more than `step·|θⱼ|`, under the same two
+      conditions. Default `ε^⅚`: 9e-14 and 2e-6.
     - `absolute_cost`: stop when `½‖r‖²` is at most this, in squared residual units. Default None.
     - `vanished`: stop when r is zero, or `½‖r‖²` at most this, both in squared residual units and
-      as a part of what it was at the start. Default `ε³`, 1e-47 and 2e-21: residuals of 1e-23
-      and 1e-10. Where J is singular at a root the cost falls by a factor at each step and never
-      meets the other tests.
+      as a part of what it was at the start, and the last factor ε² was won by steps that each
+      left more than a thousandth of it. Default `ε³`, 1e-47 and 2e-21: residuals of 1e-23 and
+      1e-10. Where J is singular at a root the cost falls by a factor at each step and never meets
+      the other tests.
 
     One test cannot be switched off: when no step lowers the cost, or one that was rejected, with
     λ ≤ λmax(K), promised less than its rounding, 16ε of it, the solve ends. It ends
     well (`CRITERIA.rounding`) if the decrease that was still predicted is below the `cost`
-    tolerance, or if the cost is what rounding the parameters once would cause.
+    tolerance; if the relative gradient, from a stored J, is at most 10√ε; or if it is at
+    most ten times what rounding the parameters once would cause, where the residual is as good as
+    linear over that (with `correction=None`, which cannot tell, where all of r may be rounding).
     """
 
     cost: Tolerance = Precision(4 / 3)
@@ -61,11 +64,13 @@ class Termination(eqx.Module):
         cost: Float[Array, ""],
         initial_cost: Float[Array, ""],
         zero: Bool[Array, ""],
+        creeping_from: Float[Array, ""],
         relative_gradient: Float[Array, ""],
     ) -> CRITERIA:
         """The tests of a point, made before a step is tried there.
 
-        `cost` and `initial_cost` are in units of the user; `zero`: r = 0.
+        `cost` and `initial_cost` are in units of the user; `zero`: r = 0;
+        `creeping_from`: the cost since when no step has removed nearly all of it.
         """
         criterion = CRITERIA.none
         if self.gradient is not None:
@@ -76,7 +81,10 @@ class Termination(eqx.Module):
             criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
         if self.vanished is not None:
             tolerance = _resolve(self.vanished, cost.dtype)
-            small = zero | _below(cost, tolerance * jnp.minimum(1, initial_cost))
+            below = _below(cost, tolerance * jnp.minimum(1, initial_cost))
+            creeping = cost <= _resolve(Precision(2.0), cost.dtype) * creeping_from
+            creeping &= jnp.isfinite(creeping_from)
+            small = zero | (below & creeping)
             criterion = CRITERIA.where(small, CRITERIA.vanished, criterion)
         return criterion
 
@@ -88,19 +96,19 @@ class Termination(eqx.Module):
         predicted: Float[Array, ""],
         held_back: Bool[Array, ""],
         gradient: Float[Array, ""],
-        step_norm: Float[Array, ""],
-        params_norm: Float[Array, ""],
+        relative_step: Float[Array, ""],
     ) -> CRITERIA:
         """The tests of an accepted step.
 
         `absolute_cost` is the cost in units of the user; `held_back`: λ exceeds λmax(K);
-        `gradient`: the relative gradient, of those parameters that count.
+        `gradient`: the relative gradient, of those parameters that count; `relative_step`: the
+        largest of a single parameter.
         """
         criterion = CRITERIA.none
         held_back = held_back | ~self.stationary(gradient)
         if self.step is not None:
             tolerance = _resolve(self.step, cost.dtype)
-            small = ~held_back & (step_norm <= tolerance * params_norm)
+            small = ~held_back & (relative_step <= tolerance)
             criterion = CRITERIA.where(small, CRITERIA.step, criterion)
         if self.cost is not None:
             limit = _resolve(self.cost, cost.dtype) * cost_before

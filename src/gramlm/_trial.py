@@ -18,6 +18,9 @@ from ._state import RuleStates
 from ._stationarity import AbstractStationarity
 from ._termination import Termination
 
+# A step that leaves less of the cost does not approach a root where J is singular.
+_LEAP = 1e-3
+
 
 class Point(eqx.Module):
     """Everything known at the iterate before a step is tried."""
@@ -34,7 +37,9 @@ class Point(eqx.Module):
     noise: Float[Array, ""]  # the relative gradient that rounding the parameters may bring about
     scale: Float[Array, ""]  # by which the residual, and so its cost, is divided
     initial_cost: Float[Array, ""]  # infinite where this is the start
-    predicted_before: Float[Array, ""]  # the decrease of the step that led here, infinite at first
+    lowest_cost: Float[Array, ""]  # so far
+    creeping_from: Float[Array, ""]  # the cost after the last step that removed nearly all of it
+    least_predicted: Float[Array, ""]  # of all steps
 
     @property
     def cost(self) -> Float[Array, ""]:
@@ -53,6 +58,12 @@ class Point(eqx.Module):
     def finite(self) -> Bool[Array, ""]:
         return all_finite(self.at.residual) & all_finite(self.gradient) & jnp.isfinite(self.largest)
 
+    def creeps_from(self, trials: "Trials") -> Float[Array, ""]:
+        """`creeping_from` after a step."""
+        before = jnp.where(jnp.isinf(self.creeping_from), self.cost, self.creeping_from)
+        leap = trials.accepted & (trials.cost < _LEAP * self.cost)
+        return jnp.where(leap, trials.cost, before)
+
     def hides(self, decrease: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether rounding of r and of the parameters hides a decrease of this size."""
         eps = float(jnp.finfo(decrease.dtype).eps)
@@ -67,6 +78,7 @@ class Point(eqx.Module):
             cost=self.unscaled(self.cost),
             initial_cost=self.first_cost,
             zero=jnp.all(self.at.residual == 0) | underflown,
+            creeping_from=self.unscaled(self.creeping_from),
             relative_gradient=self.stationarity.relative_gradient,
         )
 
@@ -76,7 +88,7 @@ class FirstTrial(NamedTuple):
 
     predicted: Array
     damping: Array
-    acceleration_ratio: Array
+    curvature: Array  # of r over what rounds the parameters, or over the step; infinite if unknown
 
 
 class Trials(NamedTuple):
@@ -95,6 +107,7 @@ class Trials(NamedTuple):
     predicted: Array
     first: FirstTrial
     step_norm: Array
+    relative_step: Array  # the largest of a parameter
     acceleration_ratio: Array
     used_acceleration: Array
     evaluations: Array
@@ -129,6 +142,7 @@ class Trials(NamedTuple):
             predicted=zero,
             first=FirstTrial(zero, zero, zero),
             step_norm=zero,
+            relative_step=zero,
             acceleration_ratio=zero,
             used_acceleration=no,
             evaluations=none,

@@ -27,6 +27,8 @@ class AbstractStepLengths(eqx.Module):
     def within(self, radius: Float[Array, ""], guess: Float[Array, ""]) -> FoundDamping:
         """The λ for which `‖δ(λ)‖_M` is `radius`, to a tenth; the least λ if δ is shorter there.
 
+        Its derivative is zero.
+
         `guess` is a λ to start from.
         """
 

@@ -52,9 +52,9 @@ class DenseSolver(AbstractGramSolver):
     Either factor is followed by corrections with products of J, until the true residual of the
     system no longer falls (Björck 1987, corrected seminormal equations).
 
-    Small systems are solved without squaring J: for p ≤ 64 by the QR decomposition of J with
-    columns of one length, so that parameters may be of any size, and a triangle of order p for
-    each λ; for n ≤ 64 < p by one singular value decomposition, which answers every λ.
+    Small systems are solved without squaring J: for p ≤ 64 and p ≤ n by the QR decomposition of J
+    with columns of one length, so that parameters may be of any size, and a triangle of order p
+    for each λ; for n ≤ 64 and n < p by one singular value decomposition, which answers every λ.
     """
 
     def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:
@@ -78,7 +78,7 @@ class DenseSolver(AbstractGramSolver):
         if not isinstance(linearisation, MaterialisedLinearisation):
             raise TypeError("`DenseSolver` factorises what its own `linearise` returns.")
         factor = whitening(metric)
-        if linearisation.num_params <= _SMALL:
+        if linearisation.num_params <= min(_SMALL, linearisation.num_residuals):
             return ScaledFactorisation.of(linearisation.jacobian, factor)
         rows = factor.rows(linearisation.jacobian)
         side = form.resolve(*rows.shape)

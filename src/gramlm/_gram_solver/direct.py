@@ -26,6 +26,10 @@ class AbstractDirectSystem(AbstractDampedSystem):
     def inverse(self, z: Float[Array, " p"]) -> Float[Array, " p"]:
         """`(AᵀA + λ EᵀE)⁻¹ z`, by the factors."""
 
+    def remaining(self, rhs: Float[Array, " n"], y: Float[Array, " p"]) -> Float[Array, " n"]:
+        """`b + Ay`; what is tiny beside b for a tiny λ needs more than this difference."""
+        return rhs + matmul(self.rows, y)
+
     @abc.abstractmethod
     def shift(self, y: Float[Array, " p"]) -> Float[Array, " p"]:
         """`λ EᵀE y`."""
@@ -62,7 +66,7 @@ def _(primals, tangents):
     system, rhs = primals
     t_system, t_rhs = tangents
     y = _solved(system, rhs)
-    remaining = rhs + matmul(system.rows, y)
+    remaining = system.remaining(rhs, y)
 
     def parts(system: AbstractDirectSystem):
         return matmul(system.rows, y), matmul(remaining, system.rows), system.shift(y)

@@ -68,6 +68,16 @@ class SpectralSystem(AbstractDirectSystem):
         weights = safe_divide(factors.values, factors.values**2 + self.damping)
         return -matmul(weights * matmul(rhs, factors.left), factors.right)
 
+    def remaining(self, rhs: Float[Array, " n"], y: Float[Array, " p"]) -> Float[Array, " n"]:
+        factors = self.factors
+        along = matmul(rhs, factors.left)
+        part = safe_divide(self.damping, factors.values**2 + self.damping)
+        damped = along * jnp.where(factors.values == 0, 1, part)
+        within = matmul(factors.left, damped)
+        if self.rows.shape[0] <= self.rows.shape[1]:
+            return within
+        return within + (rhs - matmul(factors.left, along))
+
     def inverse(self, z: Float[Array, " p"]) -> Float[Array, " p"]:
         factors = self.factors
         along = matmul(factors.right, z)
