@@ -177,7 +177,7 @@ def test_a_length_by_solves_survives_a_small_damping_in_float32(rng):
         assert abs(reached - radius) <= 0.11 * radius
 
 
-@pytest.mark.parametrize(("n", "p"), [(12, 5), (4, 6)])
+@pytest.mark.parametrize(("n", "p"), [(12, 5)])
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_parameters_of_any_size_side_by_side(n, p, power, rng):
     """Columns of 1e21 and of 1, nearly dependent: what is rounding in one is not in all."""
