@@ -21,6 +21,7 @@ def attempted(cost, after, step=(1.0, 0.0), gain=None):
     return gramlm.Attempted(
         params=START,
         cost=jnp.asarray(cost),
+        params_after=START + jnp.asarray(step),
         step=jnp.asarray(step),
         cost_after=jnp.asarray(after),
         gain_ratio=jnp.asarray(gain),

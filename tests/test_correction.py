@@ -8,6 +8,7 @@ import pytest
 
 import gramlm
 from gramlm._correction import corrected_step
+from gramlm._problem.flat import FlatProblem
 from gramlm._residual.canonical import canonical
 from problems import definite
 
@@ -39,9 +40,11 @@ def correct(correction, n, p, metric, size=1.0):
     recycled = solver.init(at.residual, flat, form)
     factors = solver.factorise(at, metric, jnp.asarray(1.0), form, recycled)
     system = factors.at(jnp.asarray(LAMBDA))
+    problem = FlatProblem(function)
     found = corrected_step(
-        correction, function, flat, at.residual, metric, system, factors.work, tolerance, tolerance
-    )
+        correction, problem, problem.model(at), flat, metric, system, factors.work, tolerance,
+        tolerance, None,
+    )  # fmt: skip
     return found, at.jacobian, args[1]
 
 

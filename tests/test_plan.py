@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gramlm
+from gramlm._problem.flat import flat_problem
 from gramlm._residual.canonical import canonical
 
 LM = gramlm.LevenbergMarquardt
@@ -323,8 +324,8 @@ def step_memory(policy, linear):
 
     residual = gramlm.Rows(pointwise)
     params, points = jnp.zeros(P, jnp.float32), jnp.zeros((N, 2), jnp.float32)
-    function, flat = canonical(residual, params, points)
-    state = jax.eval_shape(lambda: solver.init_flat(function, flat))
+    problem, flat = flat_problem(residual, params, points)
+    state = jax.eval_shape(lambda: solver.init_flat(problem, flat))
 
     def step(params, state, points):
         return solver.step(residual, params, state, points)[:2]

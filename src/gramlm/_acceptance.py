@@ -19,13 +19,14 @@ State = TypeVar("State")
 class Attempted(eqx.Module):
     """A trial step.
 
-    **Attributes:** `params`, (p,), and `cost`, `½‖r‖²`: those before the step; `step`, (p,), with
-    its correction; `cost_after`; `gain_ratio`: the decrease found over the decrease predicted, 1
-    where rounding hides the first.
+    **Attributes:** `params`, (p,), and `cost`, `½‖r‖²`: those before the step; `params_after`,
+    (p,), and `cost_after`; `step`, (p,): with its correction; `gain_ratio`: the decrease found over
+    the decrease predicted, 1 where rounding hides the first.
     """
 
     params: Float[Array, " p"]
     cost: Float[Array, ""]
+    params_after: Float[Array, " p"]
     step: Float[Array, " p"]
     cost_after: Float[Array, ""]
     gain_ratio: Float[Array, ""]
@@ -117,7 +118,7 @@ class Bold(AbstractAcceptance[BoldState]):
         better = trial.cost_after <= cost
         return BoldState(
             step=trial.step,
-            params=jnp.where(better, trial.params + trial.step, params),
+            params=jnp.where(better, trial.params_after, params),
             cost=jnp.minimum(trial.cost_after, cost),
         )
 

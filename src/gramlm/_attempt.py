@@ -1,16 +1,21 @@
 """Trials with one Jacobian: λ, the step, its correction, the cost there, and the verdict."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ._acceptance import AbstractAcceptance, Attempted
 from ._correction import AbstractCorrection, corrected_step
 from ._damping.base import AbstractDamping, Trial
+from ._faces import FaceSearch, OnFace
 from ._forcing import AbstractForcing
-from ._gram_solver.base import AbstractFactorisation
+from ._gram_solver.base import AbstractFactorisation, FoundDamping
+from ._linearisation import AbstractLinearisation
 from ._misc import Scalar, dot, norm, safe_divide
 from ._state import RuleStates, either, equal
 from ._step_lengths import StepLengths
@@ -42,37 +47,78 @@ class Rules(eqx.Module):
 
 
 def attempts(
-    rules: Rules, point: Point, factors: AbstractFactorisation, start: Trials, most: int
-) -> Trials:
-    """Tries values of λ until a trial is accepted, until there is no hope, or `most` times."""
+    rules: Rules,
+    point: Point,
+    factorise: Callable[[AbstractLinearisation, PyTree[Any]], AbstractFactorisation],
+    start: Trials,
+    recycled: PyTree[Any],
+    most: int,
+) -> tuple[Trials, PyTree[Any]]:
+    """Tries values of λ until a trial is accepted, until there is no hope, or `most` times.
+
+    One factorisation serves them all, unless bounds ask for another face. Returns the trials and
+    what the linear solver recycles.
+    """
 
     def unfinished(trials: Trials):
         return ~trials.accepted & ~trials.hopeless & (trials.made < most)
 
-    def attempt(trials: Trials) -> Trials:
-        return _attempt(rules, point, factors, trials)
+    def on(at: AbstractLinearisation, on_face: OnFace | None, trials: Trials, recycled):
+        factors = factorise(at, recycled)
 
-    return jax.lax.while_loop(unfinished, attempt, start)
+        def attempt(trials: Trials) -> Trials:
+            return _attempt(rules, point, factors, on_face, trials)
+
+        def same_face(trials: Trials):
+            going = unfinished(trials)
+            return going if trials.search is None else going & ~trials.search.wanted
+
+        trials = jax.lax.while_loop(same_face, attempt, trials._replace(work=factors.work))
+        return trials._replace(work=None), factors.recycle(trials.work)
+
+    box, model = point.problem.box, point.model
+    if box is None:
+        return on(model.at, None, start, recycled)
+
+    def on_wanted(carry):
+        trials, recycled = carry
+        search = dataclasses.replace(trials.search, wanted=jnp.asarray(False))
+        on_face = OnFace.of(box, model, point.params, search)
+        return on(model.held(search.face), on_face, trials._replace(search=search), recycled)
+
+    def open_face(carry):
+        trials, _ = carry
+        return unfinished(trials) & trials.search.wanted
+
+    return jax.lax.while_loop(open_face, on_wanted, (start, recycled))
 
 
-def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials: Trials) -> Trials:
-    states, residual = trials.rules, point.at.residual
+def _attempt(
+    rules: Rules,
+    point: Point,
+    factors: AbstractFactorisation,
+    on_face: OnFace | None,
+    trials: Trials,
+) -> Trials:
+    states, residual = trials.rules, point.model.at.residual
     velocity_tolerance = rules.forcing.velocity(states.forcing)
     floor = jnp.asarray(rules.damping_floor) * factors.rounding
-    lengths = StepLengths(factors, residual, point.metric, floor, trials.work, velocity_tolerance)
-    found = rules.damping.propose(states.damping, lengths)
+    rhs = residual if on_face is None else on_face.residual
+    lengths = StepLengths(factors, rhs, point.metric, floor, trials.work, velocity_tolerance)
+    found = _proposed(rules.damping, states.damping, lengths, trials.search)
     damping = jnp.maximum(found.damping, floor)
     system = factors.at(damping)
     corrected = corrected_step(
         rules.correction,
-        point.function,
+        point.problem,
+        point.model,
         point.params,
-        residual,
         point.metric,
         system,
         found.work,
         velocity_tolerance,
         rules.forcing.acceleration(states.forcing),
+        on_face,
     )
     velocity = corrected.velocity
     candidate = best_candidate(point, corrected)
@@ -86,6 +132,7 @@ def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials:
     attempted = Attempted(
         params=point.params,
         cost=point.unscaled(point.cost),
+        params_after=candidate.params,
         step=candidate.step,
         cost_after=point.unscaled(candidate.cost),
         gain_ratio=gain_ratio,
@@ -110,10 +157,13 @@ def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials:
 
     # One that promises an increase is a bad solution.
     noise = point.termination.noise(point.cost)
-    promised = jnp.where(velocity.solved & (predicted >= -noise), predicted, jnp.inf)
+    promise = predicted
+    if corrected.face is not None and trials.search is not None:
+        promise = trials.search.promised(corrected.face)  # a step cut off may promise an increase
+    promised = jnp.where(velocity.solved & (promise >= -noise), promise, jnp.inf)
     repeated = equal(rejected.damping, states.damping)  # the rule has nothing else to try
     hopeless = ~moved | repeated | _nothing_to_gain(point, candidate, promised, damping)
-    return Trials(
+    tried = Trials(
         made=trials.made + 1,
         params=candidate.params,
         cost=candidate.cost,
@@ -136,6 +186,30 @@ def _attempt(rules: Rules, point: Point, factors: AbstractFactorisation, trials:
         linear_residual=velocity.relative_residual,
         rules=either(accepted, learnt, rejected),
         work=corrected.work,
+        search=trials.search,
+    )
+    if corrected.face is None or trials.search is None or point.model.face is None:
+        return tried
+    tried = tried._replace(search=trials.search.after_rejected(point.model.face))
+    asked = trials._replace(
+        iterations=tried.iterations,
+        products=tried.products,
+        work=tried.work,
+        search=trials.search.held_at(corrected.face, damping),
+    )
+    return either(corrected.face.refine, asked, tried)
+
+
+def _proposed(
+    rule: AbstractDamping, state: Any, lengths: StepLengths, search: FaceSearch | None
+) -> FoundDamping:
+    """λ by the rule; on a further face for the same λ, that."""
+    if search is None:
+        return rule.propose(state, lengths)
+    return jax.lax.cond(
+        jnp.isnan(search.damping),
+        lambda: rule.propose(state, lengths),
+        lambda: lengths.at(search.damping),
     )
 
 

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ._faces import OnFace, WantedFace
 from ._gram_solver.base import AbstractDampedSystem, LinearStep
 from ._metric import metric_norm
 from ._misc import Scalar, all_finite, safe_divide, sum_squares
+from ._problem.flat import FlatProblem, Model
 from ._residual.base import AbstractResidual
 
 
@@ -72,7 +74,7 @@ class CorrectedStep(eqx.Module):
     """A step v, and its correction a if there is one.
 
     `length`: `‖v‖_M`; `ratio`: `2‖a‖_M/‖v‖_M`; `usable`: whether v + a is worth an evaluation;
-    `iterations`, `products` and `work` of both solves.
+    `iterations`, `products` and `work` of both solves; `face`: with bounds, that which v asks for.
     """
 
     velocity: LinearStep
@@ -83,18 +85,20 @@ class CorrectedStep(eqx.Module):
     iterations: Int[Array, ""]
     products: Int[Array, ""]
     work: PyTree[Any]
+    face: WantedFace | None
 
 
 def corrected_step(
     correction: AbstractCorrection | None,
-    function: AbstractResidual,
+    problem: FlatProblem,
+    model: Model,
     params: Float[Array, " p"],
-    residual: Float[Array, " n"],
     metric: lx.AbstractLinearOperator,
     system: AbstractDampedSystem,
     work: PyTree[Any],
     velocity_tolerance: Float[Array, ""],
     acceleration_tolerance: Float[Array, ""],
+    on_face: OnFace | None,
 ) -> CorrectedStep:
     """Solves for the velocity, and with the same factorisation for its correction.
 
@@ -102,40 +106,57 @@ def corrected_step(
     right-hand side is hardly more than that, an iterative solver spends nothing on it, and it is
     used only if it is solved anyway.
     """
+    residual = model.at.residual if on_face is None else on_face.residual
+
+    def completed(solution: LinearStep, first) -> tuple[LinearStep, WantedFace | None]:
+        if on_face is None:
+            return solution, None
+        # Bound methods of modules that hold arrays cannot be hashed.
+        here = on_face
+        return jax.lax.cond(first, lambda x: here.completed(x), lambda x: here.freed(x), solution)
+
     if correction is None:
-        velocity = system.solve(residual, work, velocity_tolerance)
+        solution = system.solve(residual, work, velocity_tolerance)
+        velocity, face = completed(solution, True)
         zero = jnp.zeros_like(velocity.relative_residual)
         return CorrectedStep(
             velocity, None, metric_norm(metric, velocity.step), zero, jnp.asarray(False),
-            velocity.iterations, velocity.products, velocity.work,
+            velocity.iterations, velocity.products, velocity.work, face,
         )  # fmt: skip
+
+    def curvature(v: Float[Array, " p"]) -> Float[Array, " n"]:
+        return model.curved(correction.right_hand_side(problem.function, params, v))
 
     # In a loop, so that the solver is compiled once.
     def solve(carry, first):
         previous, allowed, work = carry
-        rhs = jax.lax.cond(
-            first,
-            lambda v: residual,
-            lambda v: correction.right_hand_side(function, params, v),
-            previous,
-        )
+        rhs = jax.lax.cond(first, lambda v: residual, curvature, previous)
         size = 0.5 * sum_squares(rhs)
         # Either enough for a solver to call it solved, or nothing.
         worth = 3 * allowed < size
         enough = jnp.where(worth, jnp.sqrt(safe_divide(allowed, size)), 1)
         tolerance = jnp.maximum(acceleration_tolerance, enough)
         solution = system.solve(rhs, work, jnp.where(first, velocity_tolerance, tolerance))
-        allowed = velocity_tolerance**2 * jnp.maximum(solution.predicted_decrease(residual), 0)
-        carry = solution.step, allowed, solution.work
-        return carry, dataclasses.replace(solution, work=None)
+        work = solution.work
+        solution, face = completed(dataclasses.replace(solution, work=None), first)
+        promised = jnp.maximum(solution.predicted_decrease(model.at.residual), 0)
+        allowed = velocity_tolerance**2 * promised
+        if face is not None:
+            # A step that is not tried needs no correction.
+            allowed = jnp.where(face.refine, jnp.inf, allowed)
+        return (solution.step, allowed, work), (solution, face)
 
     start = jnp.zeros_like(params), jnp.zeros((), params.dtype), work
     (_, _, work), both = jax.lax.scan(solve, start, jnp.asarray([True, False]))
-    velocity, acceleration = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
+    (velocity, face), (acceleration, _) = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
     length = metric_norm(metric, velocity.step)
     ratio = safe_divide(2 * metric_norm(metric, acceleration.step), length)
     good = acceleration.solved & all_finite(acceleration.step)
     usable = good & (ratio <= correction.max_ratio)
+    if face is not None:
+        usable &= ~face.refine
     iterations = velocity.iterations + acceleration.iterations
     products = velocity.products + acceleration.products + correction.products
-    return CorrectedStep(velocity, acceleration, length, ratio, usable, iterations, products, work)
+    return CorrectedStep(
+        velocity, acceleration, length, ratio, usable, iterations, products, work, face
+    )

@@ -11,8 +11,7 @@ from jaxtyping import Array, Float, PyTree, jaxtyped
 
 from ._flatten import FlatSpec, as_parameters
 from ._linearisation import AbstractMemoryPolicy, Keep
-from ._misc import sum_squares
-from ._residual.canonical import canonical
+from ._problem.flat import flat_problem
 from ._solve import linearise
 
 
@@ -53,11 +52,11 @@ def gauss_newton_product(
 
 @eqx.filter_jit
 def _hessian_product(residual_fn, params, vector, args, has_aux: bool, memory):
-    function, flat = canonical(residual_fn, params, args, has_aux)
-    function = (Keep() if memory is None else memory).prepare(function)
-    direction = _as_direction(vector, function.params_spec, flat.dtype)
-    gradient = jax.grad(lambda q: 0.5 * sum_squares(function(q)))
-    return function.params_spec.unflatten(jax.jvp(gradient, (flat,), (direction,))[1])
+    problem, flat = flat_problem(residual_fn, params, args, has_aux)
+    problem = problem.prepared(Keep() if memory is None else memory)
+    direction = _as_direction(vector, problem.params_spec, flat.dtype)
+    gradient = jax.grad(lambda q: problem.cost(problem.residual(q)))
+    return problem.params_spec.unflatten(jax.jvp(gradient, (flat,), (direction,))[1])
 
 
 @eqx.filter_jit

@@ -37,7 +37,7 @@ def describe(
     linear = (first_trial.curvature <= _LINEAR) | (jnp.isinf(first_trial.curvature) & (noise >= 1))
     rounding = nothing_left | ((gradient <= noise) & linear) | (gradient <= stationarity.accuracy)
     within_range = (cost_before > 0) & jnp.isfinite(cost_before)  # 0 here is an underflow
-    zero = jnp.all(point.at.residual == 0)
+    zero = jnp.all(point.residual == 0)
     rounding = (rounding & trials.solved & within_range) | zero
     exhausted = CRITERIA.where(rounding, CRITERIA.rounding, CRITERIA.none)
 
@@ -60,7 +60,7 @@ def describe(
         RESULTS.successful,
         RESULTS.where(trials.hopeless & ~trials.accepted, failure, RESULTS.running),
     )
-    at_fault = first | ~all_finite(point.at.residual)
+    at_fault = first | ~all_finite(point.residual)
     nonfinite = RESULTS.where(at_fault, RESULTS.nonfinite_start, RESULTS.nonfinite_derivative)
     result = RESULTS.where(point.finite, result, nonfinite)
     criterion = CRITERIA.where(point.finite, criterion, CRITERIA.none)

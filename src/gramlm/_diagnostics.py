@@ -310,12 +310,9 @@ def _column_norms_squared(at, num_probes: int | None, key) -> Estimate:
     n, p, dtype = at.num_residuals, at.num_params, at.residual.dtype
     if num_probes is not None:
         return _mean_square(at.vjp, p, n, num_probes, key, dtype)
-    if isinstance(at, MaterialisedLinearisation):
-        return _exact(column_sum_squares(at.jacobian))
-    function = _residual_function(at)
-    known = None if function is None else function.sum_squared_rows(at.params)
+    known = at.sum_squared_rows()
     if known is not None:
-        return _exact(known)
+        return _exact(known[0])
     return _exact(_squares(at.vjp_block, at.jvp_block, p, n, dtype))
 
 

@@ -20,9 +20,9 @@ from ._damping.trust_region import TrustRegion
 from ._diagnosis import describe
 from ._flatten import as_parameters
 from ._forcing import AbstractForcing, EisenstatWalker
-from ._gram_solver.base import AbstractGramSolver, Form
+from ._gram_solver.base import AbstractFactorisation, AbstractGramSolver, Form
 from ._gram_solver.lineax_adapter import LineaxSolver
-from ._linearisation import AbstractMemoryPolicy
+from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy
 from ._metric import AbstractMetric, PowerMetric, dual_norm
 from ._misc import Scalar, scattered_signs
 from ._plan import (
@@ -34,9 +34,8 @@ from ._plan import (
     ProblemSize,
     wants_measurement,
 )
+from ._problem.flat import FlatProblem, flat_problem
 from ._product_costs import ProductCosts, measured
-from ._residual.base import AbstractResidual
-from ._residual.canonical import canonical
 from ._residual.rows import RowResidual
 from ._scale import largest_entry, next_scale, residual_scale
 from ._solution import StepInfo
@@ -133,7 +132,7 @@ class LevenbergMarquardt(eqx.Module):
         has_aux: bool = False,
     ) -> State:
         """The state before the first step."""
-        return self.init_flat(*canonical(residual_fn, params, args, has_aux))
+        return self.init_flat(*flat_problem(residual_fn, params, args, has_aux))
 
     @jaxtyped(typechecker=beartype)
     def plan(
@@ -150,12 +149,13 @@ class LevenbergMarquardt(eqx.Module):
         product with J costs, for one vector and for several. `solver.following(plan)` is the
         solver with these choices made; `gramlm.solve` plans by itself.
         """
-        function, flat = canonical(residual_fn, params, args, has_aux)
-        plan = self.plan_flat(function, flat)
-        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((function, flat)))
+        problem, flat = flat_problem(residual_fn, params, args, has_aux)
+        plan = self.plan_flat(problem, flat)
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem, flat)))
         if traced or not wants_measurement(plan.size, self.linear_solver, self.memory):
             return plan
-        return self.plan_flat(function, flat, measured(residual_fn, plan.memory, function, flat))
+        costs = measured(residual_fn, plan.memory, problem.function, flat)
+        return self.plan_flat(problem, flat, costs)
 
     def following(self, plan: Plan) -> "LevenbergMarquardt":
         """This solver with the choices of a plan."""
@@ -183,11 +183,12 @@ class LevenbergMarquardt(eqx.Module):
 
     def plan_flat(
         self,
-        function: AbstractResidual,
+        problem: FlatProblem,
         flat: Float[Array, " p"],
         costs: ProductCosts | None = None,
     ) -> Plan:
-        """`plan` for a canonical residual and a flat parameter vector; measures nothing."""
+        """`plan` for a problem in flat vectors; measures nothing."""
+        function = problem.function
         size = ProblemSize(
             residuals=function.size,
             params=flat.size,
@@ -204,10 +205,11 @@ class LevenbergMarquardt(eqx.Module):
             linear = linear.choose(size)
         return Plan(size, linear, memory)
 
-    def init_flat(self, function: AbstractResidual, flat: Float[Array, " p"]) -> State:
-        """`init` for a canonical residual and a flat parameter vector."""
-        plan = self.plan_flat(function, flat)
-        residual = plan.memory.prepare(function)(flat)
+    def init_flat(self, problem: FlatProblem, flat: Float[Array, " p"]) -> State:
+        """`init` for a problem in flat vectors."""
+        plan = self.plan_flat(problem, flat)
+        flat = problem.project(flat)
+        residual = problem.prepared(plan.memory).residual(flat)
         infinite = jnp.full((), jnp.inf, flat.dtype)
         return State(
             step=jnp.zeros((), jnp.int32),
@@ -244,20 +246,23 @@ class LevenbergMarquardt(eqx.Module):
         Returns the new parameters (those given, bit for bit, if none was accepted), the new
         state, and a `StepInfo`. `args` may hold other data at each step.
         """
-        function, flat = canonical(residual_fn, params, args, has_aux)
-        flat, state, info = self.step_flat(function, flat, state)
-        return function.params_spec.unflatten(flat), state, info
+        problem, flat = flat_problem(residual_fn, params, args, has_aux)
+        flat, state, info = self.step_flat(problem, flat, state)
+        return problem.params_spec.unflatten(flat), state, info
 
     def step_flat(
-        self, function: AbstractResidual, flat: Float[Array, " p"], state: State
+        self, problem: FlatProblem, flat: Float[Array, " p"], state: State
     ) -> tuple[Float[Array, " p"], State, StepInfo]:
-        """`step` for a canonical residual and a flat parameter vector."""
-        plan = self.plan_flat(function, flat)
-        function = plan.memory.prepare(function.divided(state.scale))
-        at, products = plan.linear_solver.linearise(plan.memory, function, flat)
+        """`step` for a problem in flat vectors."""
+        plan = self.plan_flat(problem, flat)
+        problem = problem.divided(state.scale).prepared(plan.memory)
+        flat = problem.project(flat)
+        at, products = plan.linear_solver.linearise(plan.memory, problem.function, flat)
+        model = problem.model(at)
         before = either(state.fresh, self.metric.init(flat), state.metric)
-        metric, metric_state, used = self.metric.update(before, at, state.step)
-        gradient = at.vjp(at.residual)
+        metric, metric_state, used = self.metric.update(before, model.at, state.step)
+        model, gradient = model.within(problem.box, flat)
+        at = model.at
         first = state.step == 0
         largest, probe, power_products = largest_eigenvalue(
             at, metric, gradient, state.probe, first
@@ -267,9 +272,9 @@ class LevenbergMarquardt(eqx.Module):
             at, flat, gradient, gradient_norm, largest, jnp.where(state.fresh, 0, state.columns)
         )
         point = Point(
-            function=function,
+            problem=problem,
             params=flat,
-            at=at,
+            model=model,
             metric=metric,
             gradient=gradient,
             gradient_norm=gradient_norm,
@@ -284,13 +289,17 @@ class LevenbergMarquardt(eqx.Module):
             least_predicted=jnp.where(state.fresh, jnp.inf, state.least_predicted),
         )
         recycled = _fitting(state.recycled, plan.linear_solver.init(at.residual, flat, self.form))
-        factors = plan.linear_solver.factorise(at, metric, largest, self.form, recycled)
+
+        def factorise(at: AbstractLinearisation, recycled: PyTree[Any]) -> AbstractFactorisation:
+            return plan.linear_solver.factorise(at, metric, largest, self.form, recycled)
 
         states = state.rules
         damping = either(state.fresh, self.damping.init(largest), states.damping)
         states = dataclasses.replace(states, damping=damping)
-        trials = Trials.start(point, states, state.finite, factors.work)
-        trials = attempts(self._rules(), point, factors, trials, self.max_trials)
+        trials = Trials.start(point, states, state.finite)
+        trials, recycled = attempts(
+            self._rules(), point, factorise, trials, recycled, self.max_trials
+        )
         # Beside the linear algebra: the gradient, and the product in `rounding`.
         info = describe(point, trials, products + used + power_products + 2, first)
         new = jnp.where(trials.accepted, trials.params, flat)
@@ -300,7 +309,7 @@ class LevenbergMarquardt(eqx.Module):
             step=state.step + 1,
             rules=trials.rules,
             metric=either(point.finite, metric_state, before),
-            recycled=factors.recycle(trials.work),
+            recycled=recycled,
             fresh=scale != state.scale,
             scale=scale,
             probe=probe,

@@ -53,7 +53,14 @@ class AbstractLinearisation(eqx.Module):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         """`Jᵀ u`."""
 
-    @abc.abstractmethod
+    def sum_squared_rows(
+        self, weights: Float[Array, " n"] | None = None
+    ) -> tuple[Float[Array, " p"], int] | None:
+        """`diag(JᵀWJ)`, W diagonal, and the products with J that it cost; None where rows of J are
+        not cheap.
+        """
+        return None
+
     def column_norms_squared(
         self, seed: Int[Array, ""], num_probes: int
     ) -> tuple[Float[Array, " p"], int]:
@@ -63,6 +70,12 @@ class AbstractLinearisation(eqx.Module):
         sign vectors z drawn from `seed`, whose expectation it is (Bekas, Kokiopoulou and Saad
         2007).
         """
+        exact = self.sum_squared_rows()
+        return _probed(self, seed, num_probes) if exact is None else exact
+
+    def kept(self) -> "AbstractLinearisation":
+        """The same, with what makes repeated products cheaper stored."""
+        return self
 
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
         """`V Jᵀ`: `J v` for each row of V, in one pass over the data."""
@@ -95,9 +108,10 @@ class MaterialisedLinearisation(AbstractLinearisation):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return matmul(u, self.jacobian)
 
-    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
-        del seed, num_probes
-        return column_sum_squares(self.jacobian), 0
+    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None):
+        if weights is None:
+            return column_sum_squares(self.jacobian), 0
+        return column_sum_squares(jnp.sqrt(weights)[:, None] * self.jacobian), 0
 
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
         return _each_row(self.jvp, v) if v.shape[0] == 1 else times_transpose(v, self.jacobian)
@@ -122,8 +136,8 @@ class AbstractDifferentiatedLinearisation(AbstractLinearisation):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return jax.vjp(self.function, self.params)[1](u)[0]
 
-    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
-        return _column_norms_squared(self.function, self.params, self, seed, num_probes)
+    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None):
+        return _sum_squared_rows(self.function, self.params, weights)
 
 
 class RecomputedLinearisation(AbstractDifferentiatedLinearisation):
@@ -132,6 +146,9 @@ class RecomputedLinearisation(AbstractDifferentiatedLinearisation):
     function: AbstractResidual
     params: Float[Array, " p"]
     residual: Float[Array, " n"]
+
+    def kept(self) -> "KeptLinearisation":
+        return _kept(self.function, self.params)
 
 
 class RowLinearisation(AbstractDifferentiatedLinearisation):
@@ -170,24 +187,32 @@ class KeptLinearisation(AbstractLinearisation):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return jax.linear_transpose(self.linear, self.params)(u)[0]
 
-    def column_norms_squared(self, seed: Int[Array, ""], num_probes: int):
-        return _column_norms_squared(self.function, self.params, self, seed, num_probes)
+    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None):
+        return _sum_squared_rows(self.function, self.params, weights)
 
 
-def _column_norms_squared(function, params, linearisation, seed, num_probes: int):
-    n = linearisation.num_residuals
-    exact = function.sum_squared_rows(params)
-    if exact is not None:
-        return exact, function.assembly_products()
-    signs = jax.random.rademacher(jax.random.key(seed), (num_probes, n), params.dtype)
+def _sum_squared_rows(function: AbstractResidual, params, weights):
+    exact = function.sum_squared_rows(params, weights)
+    return None if exact is None else (exact, function.assembly_products())
+
+
+def _probed(linearisation: AbstractLinearisation, seed: Int[Array, ""], num_probes: int):
+    n, p = linearisation.num_residuals, linearisation.num_params
+    dtype = linearisation.residual.dtype
+    signs = jax.random.rademacher(jax.random.key(seed), (num_probes, n), dtype)
     # One probe after another: a block would need the memory of one.
     total = jax.lax.fori_loop(
         0,
         num_probes,
         lambda i, acc: acc + linearisation.vjp(signs[i]) ** 2,
-        jnp.zeros_like(params),
+        jnp.zeros((p,), dtype),
     )
     return total / num_probes, num_probes
+
+
+def _kept(function: AbstractResidual, params: Float[Array, " p"]) -> KeptLinearisation:
+    residual, linear = jax.linearize(function, params)
+    return KeptLinearisation(function=function, params=params, residual=residual, linear=linear)
 
 
 def _recomputed(function: AbstractResidual, params: Float[Array, " p"]):
@@ -215,9 +240,7 @@ class Keep(AbstractMemoryPolicy):
         return function
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
-        residual, linear = jax.linearize(function, params)
-        kept = KeptLinearisation(function=function, params=params, residual=residual, linear=linear)
-        return kept, 0
+        return _kept(function, params), 0
 
 
 class Materialise(AbstractMemoryPolicy):

@@ -9,11 +9,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, ArrayLike, Float
 
-from ._linearisation import (
-    AbstractLinearisation,
-    KeptLinearisation,
-    RecomputedLinearisation,
-)
+from ._linearisation import AbstractLinearisation
 from ._metric import metric_inverse
 from ._misc import map_blocks, symmetrised, unit_rows
 
@@ -173,14 +169,7 @@ def _(operator):
 @lx.linearise.register(AbstractDampedOperator)
 def _(operator):
     """Stores the linearised residual, so that repeated products need not evaluate it."""
-    at = operator.linearisation
-    if not isinstance(at, RecomputedLinearisation):
-        return operator
-    linear = jax.linearize(at.function, at.params)[1]
-    kept = KeptLinearisation(
-        residual=at.residual, function=at.function, params=at.params, linear=linear
-    )
-    return eqx.tree_at(lambda op: op.linearisation, operator, kept)
+    return eqx.tree_at(lambda op: op.linearisation, operator, operator.linearisation.kept())
 
 
 @lx.materialise.register(AbstractDampedOperator)

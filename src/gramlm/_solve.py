@@ -1,6 +1,7 @@
 """The front door."""
 
 import dataclasses
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import Array, PyTree, jaxtyped
+from jaxtyping import Array, Float, PyTree, jaxtyped
 
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
+from ._misc import all_finite
 from ._plan import Plan
+from ._problem.declared import Problem, as_problem, residual_of
+from ._problem.flat import FlatProblem, flat_problem
+from ._problem.row_factor import DiagonalFactor
 from ._progress import AbstractProgress, as_progress, report, shown
-from ._residual.canonical import bind_args, canonical, split_aux
+from ._residual.canonical import bind_args, split_aux
 from ._solution import CRITERIA, RESULTS, History, Solution, SolveError
 
 Params = TypeVar("Params", bound=PyTree)
@@ -34,6 +39,10 @@ def solve(
     max_steps: int = 1000,
     throw: bool = True,
     verbose: bool | AbstractProgress = False,
+    loss: PyTree = None,
+    weights: PyTree = None,
+    lower: PyTree = None,
+    upper: PyTree = None,
 ) -> Solution:
     """Minimises `½‖r(θ)‖²` over the parameters θ.
 
@@ -50,6 +59,9 @@ def solve(
     - `max_steps`: the largest number of Jacobians.
     - `throw`: whether to raise when no tolerance of `solver.termination` was met.
     - `verbose`: `True` for one line a step, `gramlm.ProgressBar()` for a bar.
+    - `loss`, `weights`, `lower`, `upper`: what a residual costs, what it counts, and bounds of the
+      parameters, as in `gramlm.Problem`. A start outside of the bounds is moved to the nearest
+      point within, with a warning.
 
     **Returns:** a `gramlm.Solution`. Whatever the result, `value` is the best point found.
 
@@ -61,8 +73,11 @@ def solve(
         raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
     solver = LevenbergMarquardt() if solver is None else solver
     progress = as_progress(verbose)
+    residual_fn = as_problem(residual_fn, loss=loss, weights=weights, lower=lower, upper=upper)
     params, args = jax.tree.map(_as_array, params), jax.tree.map(_strong, args)
-    plan = _planned(solver, residual_fn, params, args, has_aux)
+    if isinstance(residual_fn, Problem):
+        params = _checked(*flat_problem(residual_fn, params, args, has_aux), params)
+    plan = _planned(solver, residual_of(residual_fn), params, args, has_aux)
     solver = solver.following(plan)
     with shown(progress, max_steps, str(plan)):
         solution = _compiled(
@@ -96,9 +111,30 @@ def linearise(
     `linearisation.residual` is the flat residual (n,); `jvp` and `vjp` multiply one vector by J
     and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given.
     """
-    function, flat = canonical(residual_fn, params, args, has_aux)
+    problem, flat = flat_problem(residual_fn, params, args, has_aux)
     memory = Keep() if memory is None else memory
-    return memory.linearise(memory.prepare(function), flat)[0]
+    problem = problem.prepared(memory)
+    return problem.model(memory.linearise(problem.function, flat)[0]).at
+
+
+def _checked(problem: FlatProblem, flat: Float[Array, " p"], params: PyTree) -> PyTree:
+    """The parameters; says so if they have to be moved, or if what is traced turns out wrong."""
+    box, weights = problem.box, problem.weights
+    if box is not None:
+        crossed = jnp.any(box.lower > box.upper)
+        if isinstance(crossed, Tracer):
+            params = eqx.error_if(params, crossed, "`lower` exceeds `upper` for some parameters.")
+        outside = ~box.contains(flat)
+        if not isinstance(outside, Tracer) and np.any(outside):
+            warnings.warn(
+                f"{int(np.sum(outside))} of the {flat.size} parameters given are outside of their "
+                "bounds; the solve starts at the nearest point within.",
+                stacklevel=5,
+            )
+    if isinstance(weights, DiagonalFactor) and isinstance(weights.values, Tracer):
+        wrong = ~all_finite(weights.values)
+        params = eqx.error_if(params, wrong, "`weights` must be finite and not negative.")
+    return params
 
 
 # The plans of earlier solves, so that another one need not look at the residual again.
@@ -139,8 +175,9 @@ def _strong(leaf: Any) -> Any:
 def _compiled(
     residual_fn, params, args, solver: LevenbergMarquardt, has_aux, max_steps: int, verbose: bool
 ) -> Solution:
-    function, flat = canonical(residual_fn, params, args, has_aux)
-    state = solver.init_flat(function, flat)
+    problem, flat = flat_problem(residual_fn, params, args, has_aux)
+    flat = problem.project(flat)
+    state = solver.init_flat(problem, flat)
     dtype = flat.dtype
     empty = jnp.full((max_steps,), jnp.nan, dtype)
     history = History(jnp.full((max_steps + 1,), jnp.nan, dtype), empty, empty)
@@ -159,7 +196,7 @@ def _compiled(
     def advance(carry):
         flat, state, history, totals, _, _, _ = carry
         index = state.step
-        flat, state, info = solver.step_flat(function, flat, state)
+        flat, state, info = solver.step_flat(problem, flat, state)
         if verbose:
             report(state.step, info)
         history = History(
@@ -188,8 +225,8 @@ def _compiled(
     flat, cost = solver.acceptance.best(state.rules.acceptance, flat, end)
     passed = (result == RESULTS.successful) & (cost < (1 - jnp.finfo(dtype).eps ** 0.5) * end)
     result = RESULTS.where(passed, RESULTS.passed_better, result)
-    value = function.params_spec.unflatten(flat)
-    aux = split_aux(bind_args(residual_fn, args)(value))[1] if has_aux else None
+    value = problem.params_spec.unflatten(flat)
+    aux = split_aux(bind_args(residual_of(residual_fn), args)(value))[1] if has_aux else None
     stats: dict[str, Any] = {
         "cost": cost,
         "initial_cost": history.cost[0],

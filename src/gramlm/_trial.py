@@ -9,9 +9,9 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._correction import CorrectedStep
-from ._linearisation import AbstractLinearisation
-from ._misc import all_finite, dot, sum_squares
-from ._residual.base import AbstractResidual
+from ._faces import FaceSearch
+from ._misc import all_finite
+from ._problem.flat import FlatProblem, Model
 from ._scale import largest_entry
 from ._solution import CRITERIA
 from ._state import RuleStates
@@ -25,9 +25,9 @@ _LEAP = 1e-3
 class Point(eqx.Module):
     """Everything known at the iterate before a step is tried."""
 
-    function: AbstractResidual
+    problem: FlatProblem
     params: Float[Array, " p"]
-    at: AbstractLinearisation
+    model: Model
     metric: lx.AbstractLinearOperator
     gradient: Float[Array, " p"]
     gradient_norm: Float[Array, ""]
@@ -42,8 +42,12 @@ class Point(eqx.Module):
     least_predicted: Float[Array, ""]  # of all steps
 
     @property
+    def residual(self) -> Float[Array, " n"]:
+        return self.model.residual
+
+    @property
     def cost(self) -> Float[Array, ""]:
-        return 0.5 * sum_squares(self.at.residual)
+        return self.problem.cost(self.residual)
 
     @property
     def first_cost(self) -> Float[Array, ""]:
@@ -56,7 +60,7 @@ class Point(eqx.Module):
 
     @property
     def finite(self) -> Bool[Array, ""]:
-        return all_finite(self.at.residual) & all_finite(self.gradient) & jnp.isfinite(self.largest)
+        return all_finite(self.residual) & all_finite(self.gradient) & jnp.isfinite(self.largest)
 
     def creeps_from(self, trials: "Trials") -> Float[Array, ""]:
         """`creeping_from` after a step."""
@@ -77,7 +81,7 @@ class Point(eqx.Module):
         return self.termination.at_iterate(
             cost=self.unscaled(self.cost),
             initial_cost=self.first_cost,
-            zero=jnp.all(self.at.residual == 0) | underflown,
+            zero=jnp.all(self.residual == 0) | underflown,
             creeping_from=self.unscaled(self.creeping_from),
             relative_gradient=self.stationarity.relative_gradient,
         )
@@ -116,15 +120,10 @@ class Trials(NamedTuple):
     linear_residual: Array
     rules: RuleStates
     work: PyTree  # of the linear solver
+    search: FaceSearch | None  # with bounds
 
     @classmethod
-    def start(
-        cls,
-        point: Point,
-        rules: RuleStates,
-        finite: Bool[Array, ""],
-        work: PyTree,
-    ) -> "Trials":
+    def start(cls, point: Point, rules: RuleStates, finite: Bool[Array, ""]) -> "Trials":
         zero = jnp.zeros((), point.params.dtype)
         no, none = jnp.asarray(False), jnp.zeros((), jnp.int32)
         arrived = point.arrived()
@@ -150,7 +149,8 @@ class Trials(NamedTuple):
             products=none,
             linear_residual=zero,
             rules=rules,
-            work=work,
+            work=None,
+            search=None if point.model.face is None else FaceSearch.start(point.model.face),
         )
 
 
@@ -167,38 +167,41 @@ class Candidate(NamedTuple):
 
 def best_candidate(point: Point, step: CorrectedStep) -> Candidate:
     """The plain step, or the corrected one if it is usable and no worse."""
-    residual = point.at.residual
+    problem, residual = point.problem, point.residual
     velocity, acceleration = step.velocity.step, step.acceleration
+    tried = jnp.asarray(True) if step.face is None else ~step.face.refine
 
     def evaluate(params):
-        r = point.function(params)
-        # (½‖r‖² − ½‖r'‖²) without the cancellation of nearly equal sums.
-        decrease = 0.5 * dot(residual - r, residual + r)
+        r = problem.residual(params)
         finite = all_finite(r)
-        return 0.5 * sum_squares(r), jnp.where(finite, decrease, -jnp.inf), largest_entry(r)
+        decrease = jnp.where(finite, problem.decrease(residual, r), -jnp.inf)
+        return jnp.where(finite, problem.cost(r), jnp.inf), decrease, largest_entry(r)
+
+    infinite = jnp.full((), jnp.inf, residual.dtype)
+
+    # One after another under a condition, so that the residual is compiled once and what is not
+    # wanted is not evaluated.
+    def maybe(candidate):
+        params, want = candidate
+        return jax.lax.cond(want, evaluate, lambda _: (infinite, -infinite, infinite), params)
 
     one = jnp.ones((), jnp.int32)
     if acceleration is None:
-        params = point.params + velocity
-        cost, decrease, size = evaluate(params)
+        params = problem.project(point.params + velocity)
+        found = evaluate(params) if step.face is None else maybe((params, tried))
+        cost, decrease, size = found
         finite = jnp.isfinite(cost)
-        return Candidate(params, velocity, cost, decrease, size, finite, jnp.asarray(False), one)
+        return Candidate(
+            params, velocity, cost, decrease, size, finite, jnp.asarray(False), one * tried
+        )
 
     steps = jnp.stack([velocity, velocity + acceleration.step])
-    wanted = jnp.stack([jnp.asarray(True), step.usable])
-    minus_infinity = jnp.full((), -jnp.inf, residual.dtype)
-
-    # One after another under a condition, so that the residual is compiled once and an unusable
-    # correction is not evaluated.
-    def maybe(candidate):
-        params, want = candidate
-        skipped = (-minus_infinity, minus_infinity, -minus_infinity)
-        return jax.lax.cond(want, evaluate, lambda _: skipped, params)
-
-    costs, decreases, sizes = jax.lax.map(maybe, (point.params + steps, wanted))
+    places = problem.project(point.params + steps)
+    costs, decreases, sizes = jax.lax.map(maybe, (places, jnp.stack([tried, step.usable])))
     corrected = step.usable & (decreases[1] >= decreases[0]) & jnp.isfinite(costs[1])
     pick = jnp.where(corrected, 1, 0)
+    taken = steps[pick] if problem.box is None else places[pick] - point.params
     return Candidate(
-        point.params + steps[pick], steps[pick], costs[pick], decreases[pick], sizes[pick],
-        jnp.isfinite(costs[pick]), corrected, one + step.usable,
+        places[pick], taken, costs[pick], decreases[pick], sizes[pick],
+        jnp.isfinite(costs[pick]), corrected, (one + step.usable) * tried,
     )  # fmt: skip

@@ -34,8 +34,10 @@ class AbstractResidual(eqx.Module):
         """How many products with J or Jᵀ `value_and_jacobian` is worth."""
 
     @abc.abstractmethod
-    def sum_squared_rows(self, params: Float[Array, " p"]) -> Float[Array, " p"] | None:
-        """`diag(JᵀJ)` without storing J, or None where rows of J are not cheap."""
+    def sum_squared_rows(
+        self, params: Float[Array, " p"], weights: Float[Array, " n"] | None = None
+    ) -> Float[Array, " p"] | None:
+        """`diag(JᵀWJ)`, W diagonal, without storing J; None where rows of J are not cheap."""
 
     @abc.abstractmethod
     def divided(self, scale: Float[Array, ""]) -> "AbstractResidual":

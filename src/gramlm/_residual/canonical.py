@@ -51,6 +51,30 @@ def canonical(
     return plain, flat
 
 
+def residual_structure(residual: AbstractResidual, params: Float[Array, " p"]) -> PyTree:
+    """What the residual function returns, as shapes and dtypes; of `Rows` an array a function."""
+    if isinstance(residual, RowResidual):
+        pairs = zip(residual.functions, residual.datasets, strict=True)
+        blocks = tuple(
+            jax.eval_shape(
+                lambda vector, x, f=function: jax.vmap(f, in_axes=(None, 0))(
+                    residual.params_spec.unflatten(vector), x
+                ),
+                params,
+                data,
+            )
+            for function, data in pairs
+        )
+        return blocks[0] if len(blocks) == 1 else blocks
+    assert isinstance(residual, PlainResidual)
+    return jax.eval_shape(
+        lambda vector: jax.tree.map(
+            jnp.asarray, residual.function(residual.params_spec.unflatten(vector))
+        ),
+        params,
+    )
+
+
 def bind_args(residual_fn: Callable[..., Any], args: PyTree) -> Callable[[PyTree], Any]:
     """`params -> residual_fn(params)` or `residual_fn(params, args)`, as its signature says."""
     if not callable(residual_fn):

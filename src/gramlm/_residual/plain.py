@@ -70,7 +70,9 @@ class PlainResidual(AbstractResidual):
     def assembly_products(self) -> int:
         return min(self.size, self.num_params)
 
-    def sum_squared_rows(self, params: Float[Array, " p"]) -> None:
+    def sum_squared_rows(
+        self, params: Float[Array, " p"], weights: Float[Array, " n"] | None = None
+    ) -> None:
         return None
 
     def divided(self, scale: Float[Array, ""]) -> "PlainResidual":

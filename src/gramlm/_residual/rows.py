@@ -70,16 +70,26 @@ class RowResidual(AbstractResidual):
     def assembly_products(self) -> int:
         return max(min(m, self.num_params) for m in self.sizes)
 
-    def sum_squared_rows(self, params: Float[Array, " p"]) -> Float[Array, " p"] | None:
+    def sum_squared_rows(
+        self, params: Float[Array, " p"], weights: Float[Array, " n"] | None = None
+    ) -> Float[Array, " p"] | None:
         if not self.assemble:
             return None
-        total = jnp.zeros_like(params)
-        for linearised, data, _ in self._linearised(params):
+        total, start = jnp.zeros_like(params), 0
+        for linearised, data, m in self._linearised(params):
 
-            def add(sums, points, rows=linearised):
-                return sums + column_sum_squares(self._rows(rows, points))
+            def add(sums, block, rows=linearised):
+                points, factors = block
+                found = self._rows(rows, points)
+                weighted = found if factors is None else factors.reshape(-1, 1) * found
+                return sums + column_sum_squares(weighted)
 
-            total = _folded(add, total, data, self._points)
+            count = jax.tree.leaves(data)[0].shape[0]
+            part = None
+            if weights is not None:
+                part = jnp.sqrt(weights[start : start + count * m]).reshape(count, m)
+            start += count * m
+            total = _folded(add, total, (data, part), self._points)
         return total
 
     def rows_times(self, params: Float[Array, " p"], v: Float[Array, "k p"]) -> Float[Array, "k n"]:

@@ -1,0 +1,66 @@
+"""The declaration of a problem beyond its residual."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import PyTree
+
+from .loss import AbstractLoss
+from .weights import AbstractWeighting
+
+
+class Problem(eqx.Module):
+    """A residual function with what belongs to it; goes wherever a residual function does.
+
+    `gramlm.solve` takes the same keywords and makes one. Write it yourself to take single steps, or
+    to ask for a covariance.
+
+    - `residual_fn`: a function, or `gramlm.Rows`.
+    - `loss`: a `gramlm.AbstractLoss`, None for squares; or a pytree of them with the structure of
+      the residual, or of its upper part.
+    - `weights`: non-negative numbers that multiply the squares, such as inverse variances: a
+      scalar, an array, or a pytree with the structure of the residual, or of its upper part, whose
+      arrays broadcast to those of the residual; or a `gramlm.AbstractWeighting`. Weights come
+      before the loss, whose scale is then in units of the weighted residual.
+    - `lower`, `upper`: bounds of the parameters, parameter units: scalars, arrays, or pytrees with
+      the structure of the parameters, or of its upper part; None or infinite for no bound.
+
+    !!! Example
+
+        ```python
+        problem = gramlm.Problem(residual_fn, loss=gramlm.Huber(0.1), lower=0.0)
+        state = solver.init(problem, params, args)
+        params, state, info = solver.step(problem, params, state, args)
+        ```
+    """
+
+    residual_fn: Callable[..., Any]
+    loss: AbstractLoss | PyTree = None
+    weights: AbstractWeighting | PyTree = None
+    lower: PyTree = None
+    upper: PyTree = None
+
+    def __check_init__(self):
+        if isinstance(self.residual_fn, Problem):
+            raise TypeError("`Problem` takes a residual function, not another `Problem`.")
+
+    def __call__(self, *args: Any) -> Any:
+        """What the residual function returns: without weights, loss and bounds."""
+        return self.residual_fn(*args)
+
+
+def residual_of(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The residual function itself."""
+    return residual_fn.residual_fn if isinstance(residual_fn, Problem) else residual_fn
+
+
+def as_problem(residual_fn: Callable[..., Any], **parts: Any) -> Callable[..., Any]:
+    """A `Problem` of the parts that are not None; the function itself where all are."""
+    given = {name: part for name, part in parts.items() if part is not None}
+    if not given:
+        return residual_fn
+    if isinstance(residual_fn, Problem):
+        names = ", ".join(f"`{name}`" for name in given)
+        raise TypeError(f"{names} came beside a `Problem`: put them into it.")
+    return Problem(residual_fn, **given)

@@ -1,0 +1,147 @@
+"""The loss of a whole residual, and what it makes of r and J."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._misc import dot, safe_divide, sum_squares
+from .loss import AbstractLoss, PerBlock, slopes
+from .row_factor import AbstractRowFactor, DiagonalFactor
+
+# Of the curvature ρ′ that a loss has at 0, at least this part is kept along r, where Newton's
+# would be less or negative.
+LEAST_CURVATURE = 0.1
+
+
+class Segment(eqx.Module):
+    """Residuals `start … stop` with one loss, None for squares, of blocks of one size."""
+
+    loss: AbstractLoss | None
+    start: int = eqx.field(static=True)
+    stop: int = eqx.field(static=True)
+
+    @property
+    def block(self) -> int:
+        return self.loss.size if isinstance(self.loss, PerBlock) else 1
+
+    def of(self, residual: Float[Array, " n"]) -> Float[Array, "m b"]:
+        """Its blocks, as rows."""
+        return residual[self.start : self.stop].reshape(-1, self.block)
+
+
+class Correction(NamedTuple):
+    """`r̃ = stretch·r` and `J̃ = (weight − turn·rrᵀ/‖r‖²) J` for each block."""
+
+    weight: Array
+    stretch: Array
+    turn: Array
+
+
+class BlockFactor(AbstractRowFactor):
+    """`diag(weight) − turn·uuᵀ` for each block, u a unit vector of it."""
+
+    weight: Float[Array, " n"]
+    turn: Float[Array, " n"]
+    unit: Float[Array, " n"]
+    segments: tuple[tuple[int, int, int], ...] = eqx.field(static=True)  # start, stop, block
+
+    def times(self, x: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        along = self.unit[:, None] * x
+        sums = []
+        for start, stop, block in self.segments:
+            part = along[start:stop].reshape(-1, block, x.shape[1])
+            total = jnp.broadcast_to(jnp.sum(part, axis=1, keepdims=True), part.shape)
+            sums.append(total.reshape(stop - start, x.shape[1]))
+        return self.weight[:, None] * x - (self.turn * self.unit)[:, None] * jnp.concatenate(sums)
+
+    def transposed(self, u: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        return self.times(u)
+
+    @property
+    def squares(self) -> None:
+        return None
+
+
+class FlatLoss(eqx.Module):
+    """`½Σρ(s)` over the segments of a residual; of `unit` times the residual, in units of that."""
+
+    segments: tuple[Segment, ...]
+    unit: Float[Array, ""] | None = None
+
+    def divided(self, scale: Float[Array, ""]) -> "FlatLoss":
+        """The loss of residuals that have been divided by a number."""
+        return FlatLoss(self.segments, scale)
+
+    def cost(self, residual: Float[Array, " n"]) -> Float[Array, ""]:
+        total = jnp.zeros((), residual.dtype)
+        for segment in self.segments:
+            part = residual[segment.start : segment.stop]
+            if segment.loss is None:
+                total += 0.5 * sum_squares(part)
+            else:
+                total += 0.5 * jnp.sum(self._rho(segment, residual))
+        return total
+
+    def decrease(self, before: Float[Array, " n"], after: Float[Array, " n"]) -> Float[Array, ""]:
+        """`cost(before) − cost(after)`, by differences of terms rather than of sums."""
+        total = jnp.zeros((), before.dtype)
+        for segment in self.segments:
+            if segment.loss is None:
+                old, new = (r[segment.start : segment.stop] for r in (before, after))
+                total += 0.5 * dot(old - new, old + new)
+            else:
+                total += 0.5 * jnp.sum(self._rho(segment, before) - self._rho(segment, after))
+        return total
+
+    def corrected(
+        self, residual: Float[Array, " n"]
+    ) -> tuple[Float[Array, " n"], AbstractRowFactor]:
+        """r̃ and the factor of J̃, whose least squares have the slope of the loss and, along r as
+        far as it is positive, its curvature (Triggs et al. 2000, §4.3).
+
+        `J̃ = √ρ′ (I − α rrᵀ/‖r‖²) J`, `r̃ = √ρ′/(1 − α) r` with `(1 − α)² = 1 + 2sρ″/ρ′`, which is
+        kept at a tenth at least, as where ρ is concave it may be zero or negative.
+        """
+        parts = [self._correction(segment, residual) for segment in self.segments]
+        weight, stretch, turn = (
+            jnp.concatenate([getattr(part, name) for part in parts]) for name in Correction._fields
+        )
+        if all(segment.block == 1 for segment in self.segments):
+            return stretch * residual, DiagonalFactor(weight - turn)
+        units = []
+        for segment in self.segments:
+            blocks = segment.of(residual)
+            length = jnp.sqrt(_squares(blocks))[:, None]
+            units.append(safe_divide(blocks, jnp.broadcast_to(length, blocks.shape)).reshape(-1))
+        shapes = tuple((s.start, s.stop, s.block) for s in self.segments)
+        return stretch * residual, BlockFactor(weight, turn, jnp.concatenate(units), shapes)
+
+    def _correction(self, segment: Segment, residual: Float[Array, " n"]) -> Correction:
+        count = segment.stop - segment.start
+        if segment.loss is None:
+            one = jnp.ones((count,), residual.dtype)
+            return Correction(one, one, jnp.zeros_like(one))
+        squares = self._squares(segment, residual)
+        _, slope, curvature = slopes(segment.loss, squares)
+        slope = jnp.maximum(slope, 0)
+        newton = 1 + 2 * safe_divide(squares * curvature, slope)
+        # Where ρ is convex in s the correction must not turn J by more than it is.
+        kept = jnp.sqrt(jnp.maximum(newton, LEAST_CURVATURE))
+        root = jnp.where(slope > 0, jnp.sqrt(jnp.where(slope > 0, slope, 1)), 0)
+        spread = [jnp.repeat(x, segment.block) for x in (root, root / kept, root * (1 - kept))]
+        return Correction(*spread)
+
+    def _squares(self, segment: Segment, residual: Float[Array, " n"]) -> Float[Array, " m"]:
+        blocks = segment.of(residual)
+        return _squares(blocks if self.unit is None else self.unit * blocks)
+
+    def _rho(self, segment: Segment, residual: Float[Array, " n"]) -> Float[Array, " m"]:
+        assert segment.loss is not None
+        rho = segment.loss.rho(self._squares(segment, residual))
+        return rho if self.unit is None else rho / self.unit**2
+
+
+def _squares(blocks: Float[Array, "m b"]) -> Float[Array, " m"]:
+    return jnp.sum(blocks**2, axis=1)

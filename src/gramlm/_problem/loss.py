@@ -1,0 +1,161 @@
+"""Losses: what a residual costs, so that a few that are far off do not decide the fit.
+
+The cost of a residual r is `½ρ(r²)`, and of a block of residuals `½ρ(‖r‖²)`. Of the losses here
+`ρ(s) = C²·shape(s/C²)` with a scale C, in residual units, below which a residual counts as its
+square.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from .._misc import Scalar
+
+# A scale for all residuals, or one for each.
+Scale = Real[ArrayLike, "..."]
+
+
+class AbstractLoss(eqx.Module):
+    """A loss, by its ρ."""
+
+    @abc.abstractmethod
+    def rho(self, squares: Float[Array, " m"]) -> Float[Array, " m"]:
+        """ρ(s) for each of m squared residuals, or squared norms of blocks; squared residual units.
+
+        It must be zero at zero with slope 1, not fall, and have two derivatives where it is smooth.
+        """
+
+
+class AbstractScaledLoss(AbstractLoss):
+    """One with a scale: a number, or an array that broadcasts to the residuals."""
+
+    scale: eqx.AbstractVar[Scale]
+
+    @abc.abstractmethod
+    def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`ρ(C²z)/C²`."""
+
+    def __check_init__(self):
+        check_positive(self.scale, f"`{type(self).__name__}(scale=…)`")
+
+    def rho(self, squares: Float[Array, " m"]) -> Float[Array, " m"]:
+        square = jnp.asarray(self.scale, squares.dtype) ** 2
+        return square * self.shape(squares / square)
+
+
+def check_positive(value: Scale, name: str) -> None:
+    if isinstance(value, Tracer):
+        return
+    array = np.asarray(value)
+    if not (np.issubdtype(array.dtype, np.number) and np.all(array > 0)):
+        raise ValueError(f"{name} must be positive, in residual units; got {value}.")
+
+
+class Huber(AbstractScaledLoss):
+    """`r²` up to `|r| = C`, and `2C|r| − C²` beyond (Huber 1964)."""
+
+    scale: Scale = 1.0
+
+    def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
+        far = z > 1
+        return jnp.where(far, 2 * jnp.sqrt(jnp.where(far, z, 1)) - 1, z)
+
+
+class SoftL1(AbstractScaledLoss):
+    """`2C²(√(1 + r²/C²) − 1)`: a smooth Huber loss (Charbonnier et al. 1997)."""
+
+    scale: Scale = 1.0
+
+    def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
+        return 2 * z / (1 + jnp.sqrt(1 + z))
+
+
+class Cauchy(AbstractScaledLoss):
+    """`C² log(1 + r²/C²)`: Student's t with one degree of freedom."""
+
+    scale: Scale = 1.0
+
+    def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
+        return jnp.log1p(z)
+
+
+class Arctan(AbstractScaledLoss):
+    """`C² arctan(r²/C²)`: bounded."""
+
+    scale: Scale = 1.0
+
+    def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
+        return jnp.arctan(z)
+
+
+class Tukey(AbstractScaledLoss):
+    """`C²/3·(1 − (1 − r²/C²)³)` up to `|r| = C`, and constant beyond (Beaton and Tukey 1974).
+
+    What lies beyond C has no slope at all: start where enough of the residuals do not.
+    """
+
+    scale: Scale = 1.0
+
+    def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
+        inside = jnp.minimum(z, 1)
+        return inside * (1 - inside + inside**2 / 3)
+
+
+class GemanMcClure(AbstractScaledLoss):
+    """`r²/(1 + r²/C²)` (Geman and McClure 1987): bounded by C²."""
+
+    scale: Scale = 1.0
+
+    def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
+        return z / (1 + z)
+
+
+class L1(AbstractLoss):
+    """`2(√(r² + ε²) − ε)`, so that the cost is `Σ|r|`, rounded off where `|r| < ε`.
+
+    - `smoothing`: ε, in residual units. Below what matters in the residuals; the smaller, the
+      more steps.
+    """
+
+    smoothing: Scalar = 1e-3
+
+    def __check_init__(self):
+        check_positive(self.smoothing, "`L1(smoothing=…)`")
+
+    def rho(self, squares: Float[Array, " m"]) -> Float[Array, " m"]:
+        smoothing = jnp.asarray(self.smoothing, squares.dtype)
+        return 2 * squares / (jnp.sqrt(squares + smoothing**2) + smoothing)
+
+
+class PerBlock(AbstractLoss):
+    """A loss of the norms of blocks of `size` residuals that follow one another.
+
+    As where an outlier spoils all coordinates of a point. Blocks follow the order of the flat
+    residual: the last axes of its arrays. Of a `gramlm.Rows` they may be its points.
+    """
+
+    loss: AbstractLoss
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.size < 1:
+            raise ValueError(f"`PerBlock(size=…)` must be at least 1; got {self.size}.")
+
+    def rho(self, squares: Float[Array, " m"]) -> Float[Array, " m"]:
+        return self.loss.rho(squares)
+
+
+def slopes(loss: AbstractLoss, squares: Float[Array, " m"]):
+    """ρ, ρ′ and ρ″."""
+    ones = jnp.ones_like(squares)
+
+    def first(s):
+        return jax.jvp(loss.rho, (s,), (ones,))
+
+    (value, slope), (_, curvature) = jax.jvp(first, (squares,), (ones,))
+    return value, slope, curvature

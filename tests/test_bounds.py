@@ -1,0 +1,197 @@
+"""Bounds: every point is within them, active sets are found, and the rest is as without."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import least_squares, lsq_linear, nnls
+
+import gramlm
+
+ENGINES = {
+    "dense": (gramlm.DenseSolver(), gramlm.Form.auto),
+    "krylov dual": (gramlm.KrylovSolver(), gramlm.Form.dual),
+    "krylov normal": (gramlm.KrylovSolver(), gramlm.Form.normal),
+}
+
+
+def line(params, data):
+    design, y = data
+    return design @ params - y
+
+
+def bumps(n, p, dtype=jnp.float64):
+    """Gaussian bumps, a fifth of which have positive weights, with noise."""
+    rng = np.random.default_rng(1)
+    x, centres = np.linspace(0, 1, n), np.linspace(0, 1, p)
+    design = np.exp(-(((x[:, None] - centres) / 0.05) ** 2) / 2)
+    y = design @ np.where(rng.random(p) < 0.2, 1.0, 0.0) + 0.01 * rng.normal(size=n)
+    return jnp.asarray(design, dtype), jnp.asarray(y, dtype)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("n", "p"), [(30, 12), (20, 40)])
+def test_non_negative_least_squares(engine, n, p):
+    linear_solver, form = ENGINES[engine]
+    data = bumps(n, p)
+    solver = gramlm.LevenbergMarquardt(linear_solver=linear_solver, form=form)
+    found = gramlm.solve(line, jnp.full(p, 0.1), data, lower=0.0, solver=solver)
+    expected, distance = nnls(*map(np.asarray, data))
+    np.testing.assert_allclose(found.stats["cost"], 0.5 * distance**2, rtol=1e-9)
+    np.testing.assert_array_equal(np.asarray(found.value) == 0, expected == 0)
+    np.testing.assert_allclose(found.value, expected, atol=1e-6)
+    assert found.stats["num_steps"] < 40
+
+
+def test_single_precision():
+    data = bumps(30, 12, jnp.float32)
+    found = gramlm.solve(line, jnp.full(12, 0.1, jnp.float32), data, lower=0.0)
+    distance = nnls(*map(np.asarray, data))[1]
+    np.testing.assert_allclose(found.stats["cost"], 0.5 * distance**2, rtol=1e-4)
+    assert found.value.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_boxes_around_random_lines(seed):
+    rng = np.random.default_rng(seed)
+    design, y = rng.normal(size=(12, 8)), rng.normal(size=12)
+    lower = np.where(rng.random(8) < 0.3, -np.inf, -rng.random(8) * 0.3)
+    upper = np.where(rng.random(8) < 0.3, np.inf, rng.random(8) * 0.3)
+    found = gramlm.solve(
+        line, jnp.zeros(8), (jnp.asarray(design), jnp.asarray(y)),
+        lower=jnp.asarray(lower), upper=jnp.asarray(upper),
+    )  # fmt: skip
+    expected = lsq_linear(design, y, (lower, upper), method="bvls", tol=1e-14)
+    np.testing.assert_allclose(found.value, expected.x, atol=1e-7)
+
+
+def rosenbrock(t):
+    return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]])
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "expected"),
+    [
+        ((-2.0, -2.0), (0.5, 2.0), (0.5, 0.25)),  # one active
+        ((-2.0, -2.0), (2.0, 2.0), (1.0, 1.0)),  # none
+        ((1.5, -2.0), (3.0, 0.5), (1.5, 0.5)),  # all
+        ((-2.0, -np.inf), (np.inf, np.inf), (1.0, 1.0)),
+    ],
+)
+def test_rosenbrock_in_boxes(lower, upper, expected):
+    lower, upper = jnp.asarray(lower), jnp.asarray(upper)
+    start = jnp.clip(jnp.asarray([-1.2, 1.0]), lower, upper)
+    found = gramlm.solve(rosenbrock, start, lower=lower, upper=upper)
+    np.testing.assert_allclose(found.value, expected, atol=1e-8)
+
+
+def test_the_residual_is_never_evaluated_outside():
+    """A square root and a logarithm, which are not finite beyond their bounds."""
+    x = jnp.linspace(0.1, 2, 20)
+
+    def residual(t):
+        inside = jnp.all((t >= 0) & (t <= 3))
+        model = jnp.sqrt(t[0]) * x + jnp.log1p(t[1]) * x**2 - t[2]
+        return jnp.where(inside, model + 0.3, jnp.nan)
+
+    solver, params = gramlm.LevenbergMarquardt(), jnp.asarray([2.0, 0.5, 0.5])
+    problem = gramlm.Problem(residual, lower=0.0, upper=3.0)
+    state = solver.init(problem, params)
+    found = gramlm.solve(problem, params, throw=False)
+    assert found.result != gramlm.RESULTS.nonfinite_trials
+    assert np.all((np.asarray(found.value) >= 0) & (np.asarray(found.value) <= 3))
+    for _ in range(3):
+        params, state, info = solver.step(problem, params, state)
+        assert np.all((np.asarray(params) >= 0) & (np.asarray(params) <= 3))
+        assert np.isfinite(info.cost_candidate)
+
+
+def test_parameters_with_one_value_stay_put():
+    data = bumps(20, 6)
+    fixed = jnp.asarray([0.3, -jnp.inf, 0.2, -jnp.inf, -jnp.inf, 0.0])
+    upper = jnp.where(jnp.isinf(fixed), jnp.inf, fixed)
+    found = gramlm.solve(
+        line, jnp.where(jnp.isinf(fixed), 0.0, fixed), data, lower=fixed, upper=upper
+    )
+    design, y = map(np.asarray, data)
+    free = np.isinf(np.asarray(fixed))
+    rest = y - design[:, ~free] @ np.asarray(fixed)[~free]
+    expected = np.linalg.lstsq(design[:, free], rest, rcond=None)[0]
+    np.testing.assert_array_equal(np.asarray(found.value)[~free], np.asarray(fixed)[~free])
+    np.testing.assert_allclose(np.asarray(found.value)[free], expected, rtol=1e-7)
+
+
+def test_bounds_loss_and_weights_together_agree_with_scipy():
+    rng = np.random.default_rng(2)
+    t = np.linspace(0, 3, 40)
+    y = 2 * np.exp(-1.3 * t) + 0.5 + 0.02 * rng.normal(size=40)
+    y[::7] += rng.normal(size=6)
+    weights = np.linspace(0.5, 2, 40)
+
+    def residual(p):
+        return p["a"] * jnp.exp(-p["b"] * t) + p["c"] - y
+
+    found = gramlm.solve(
+        residual, {"a": 1.0, "b": 1.0, "c": 0.1}, loss=gramlm.SoftL1(0.1), weights=weights,
+        lower={"a": 0.0, "b": None, "c": 0.0}, upper={"a": 1.8, "b": jnp.inf, "c": None},
+    )  # fmt: skip
+
+    def flat(p):
+        return np.sqrt(weights) * np.asarray(residual(dict(zip("abc", p, strict=True))))
+
+    other = least_squares(
+        flat, [1, 1, 0.1], bounds=([0, -np.inf, 0], [1.8, np.inf, np.inf]), loss="soft_l1",
+        f_scale=0.1, xtol=1e-15, ftol=1e-15, gtol=1e-12,
+    )  # fmt: skip
+    np.testing.assert_allclose(found.stats["cost"], other.cost, rtol=1e-8)
+    assert found.stats["cost"] <= other.cost * (1 + 1e-12)
+    np.testing.assert_allclose([found.value[k] for k in "abc"], other.x, rtol=1e-4)
+    assert found.value["a"] == 1.8
+
+
+def test_bounds_that_hold_nothing_change_nothing():
+    plain = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]))
+    boxed = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]), lower=-1e9, upper=1e9)
+    assert plain.stats["num_steps"] == boxed.stats["num_steps"]
+    np.testing.assert_allclose(plain.history.cost, boxed.history.cost, rtol=1e-6, atol=1e-20)
+
+
+def test_a_start_outside_is_moved_with_a_warning():
+    with pytest.warns(UserWarning, match="1 of the 2 parameters given are outside"):
+        found = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]), lower=jnp.asarray([0.0, -1.0]))
+    np.testing.assert_allclose(found.value, [1, 1], atol=1e-8)
+    np.testing.assert_allclose(found.history.cost[0], 0.5 * 101.0)
+
+
+def test_bounds_are_arguments_of_a_compiled_and_mapped_solve():
+    @jax.jit
+    @jax.vmap
+    def corner(upper):
+        return gramlm.solve(rosenbrock, jnp.zeros(2), upper=upper, throw=False).value
+
+    bounds = jnp.asarray([[0.5, 9.0], [0.3, 9.0], [9.0, 9.0]])
+    np.testing.assert_allclose(corner(bounds), [[0.5, 0.25], [0.3, 0.09], [1, 1]], atol=1e-7)
+
+
+def test_what_no_bounds_can_be_is_refused():
+    start = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
+
+    def residual(p):
+        return jnp.concatenate([p["a"] - 1, p["b"] - 2])
+
+    with pytest.raises(ValueError, match="exceeds `upper` for 1 parameters"):
+        gramlm.solve(residual, start, lower={"a": jnp.asarray([0.0, 1.0]), "b": None}, upper=0.0)
+    with pytest.raises(ValueError, match="`lower` must have the structure of `params`"):
+        gramlm.solve(residual, start, lower={"a": 0.0})
+    with pytest.raises(ValueError, match="`upper` must be numbers that broadcast"):
+        gramlm.solve(residual, start, upper=jnp.ones(2))
+    with pytest.raises(ValueError, match="`upper` holds NaN"):
+        gramlm.solve(residual, start, upper=jnp.nan)
+    with pytest.raises(ValueError, match="`lower` must be numbers that broadcast"):
+        gramlm.solve(residual, start, lower="zero")
+
+    def traced(lower):
+        return gramlm.solve(residual, start, lower=lower, upper=0.0, throw=False).value
+
+    with pytest.raises(Exception, match="`lower` exceeds `upper`"):
+        jax.block_until_ready(jax.jit(traced)(jnp.asarray(1.0)))
