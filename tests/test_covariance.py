@@ -404,7 +404,7 @@ ERRORS = {
     "`rtol` must be": lambda: gramlm.covariance(misfit, PARAMS, DATA, rtol=1.0),
     "`level` must be between 0 and 1": lambda: FOUND.confidence_intervals(95.0),
     "`count` must be at least 1": lambda: FOUND.sample(jax.random.key(0), 0),
-    "`function` returned no arrays": lambda: FOUND.prediction_errors(lambda q: None),
+    "`function` returned no values": lambda: FOUND.prediction_errors(lambda q: None),
 }
 
 

@@ -116,6 +116,7 @@ class AbstractCovariance(lx.AbstractLinearOperator):
             raise ValueError(f"`count` must be at least 1; got {count}.")
         return _sampled(self, key, count)
 
+    @eqx.filter_jit
     def mv(self, vector: Float[Array, " p"]) -> Float[Array, " p"]:
         return self.mv_block(vector[None])[0]
 

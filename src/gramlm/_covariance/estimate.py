@@ -42,7 +42,7 @@ def covariance(
     args: PyTree = None,
     *,
     noise_variance: Scalar | None = None,
-    rtol: float | None = None,
+    rtol: float | int | None = None,
     has_aux: bool = False,
     memory: AbstractMemoryPolicy | None = None,
 ) -> FactoredCovariance:
@@ -65,11 +65,12 @@ def covariance(
 
     **Returns:** a `gramlm.FactoredCovariance`. What J does not determine has an infinite standard
     error, and everything else keeps its own. A residual of zero leaves standard errors of zero, and
-    a NaN anywhere in r or J leaves NaN.
+    a NaN or an infinity anywhere in r or J leaves NaN.
 
     **Raises:** `ValueError` for n ≤ p without a `noise_variance`.
     """
-    rtol, noise = _checked_rtol(rtol), _checked_noise(noise_variance)
+    rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
+    params = _as_arrays(params)
     return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, False)
 
 
@@ -80,7 +81,7 @@ def minimum_norm_covariance(
     args: PyTree = None,
     *,
     noise_variance: Scalar | None = None,
-    rtol: float | None = None,
+    rtol: float | int | None = None,
     has_aux: bool = False,
     memory: AbstractMemoryPolicy | None = None,
 ) -> FactoredCovariance:
@@ -94,7 +95,8 @@ def minimum_norm_covariance(
     The smallest singular values that are kept decide everything: where they fall off smoothly, as
     those of kernels do, so does `rtol`, and `gramlm.posterior_covariance` is the one to ask.
     """
-    rtol, noise = _checked_rtol(rtol), _checked_noise(noise_variance)
+    rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
+    params = _as_arrays(params)
     return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, True)
 
 
@@ -137,7 +139,7 @@ def posterior_covariance(
     `prediction_overestimates` say how far above: the mean over the probes of a bound, with a
     relative standard error of at most √(2/num_probes).
     """
-    noise = _checked_noise(noise_variance)
+    noise = _deviation(noise_variance)
     assert noise is not None
     if basis_size is not None and basis_size < 1:
         raise ValueError(f"`basis_size` must be at least 1, or None; got {basis_size}.")
@@ -148,16 +150,17 @@ def posterior_covariance(
     factor = as_prior(prior, spec, flat.dtype)
     key = jax.random.key(0) if key is None else key
     sizes = (basis_size, num_probes, block_size)
+    params = spec.unflatten(flat)  # Python numbers would be compiled in
     return _posterior(residual_fn, params, args, factor, noise, sizes, key, has_aux, memory)
 
 
 @eqx.filter_jit
 def _covariance(
-    residual_fn, params, args, variance, rtol, has_aux: bool, memory, minimum_norm: bool
+    residual_fn, params, args, noise, rtol, has_aux: bool, memory, minimum_norm: bool
 ) -> FactoredCovariance:
     at, spec, flat = _linearised(residual_fn, params, args, has_aux, memory, True)
     n, p, dtype = at.num_residuals, at.num_params, flat.dtype
-    if variance is None and n <= p:
+    if noise is None and n <= p:
         raise ValueError(
             f"The noise variance can be estimated from n > p residuals only; here n = {n} and "
             f"p = {p}. Pass `noise_variance`."
@@ -169,7 +172,12 @@ def _covariance(
         factor, rank = minimum_norm_factor(triangle, rtol)
     else:
         factor, loose, rank = scaled_factors(triangle, rtol)
-    noise, degrees = _noise(variance, at.residual, rank, dtype)
+    if noise is None:
+        degrees = (n - rank).astype(dtype)
+        # By the length, whose square may overflow or underflow.
+        noise = column_lengths(at.residual[:, None])[0] / jnp.sqrt(degrees)
+    else:
+        noise, degrees = noise.astype(dtype), jnp.asarray(jnp.inf, dtype)
     return FactoredCovariance(
         params=flat,
         params_spec=spec,
@@ -183,7 +191,7 @@ def _covariance(
 
 @eqx.filter_jit
 def _posterior(
-    residual_fn, params, args, prior: PriorFactor, variance, sizes, key, has_aux: bool, memory
+    residual_fn, params, args, prior: PriorFactor, noise, sizes, key, has_aux: bool, memory
 ) -> AbstractCovariance:
     basis_size, num_probes, block = sizes
     whole = basis_size is None
@@ -191,7 +199,7 @@ def _posterior(
     (n, p), dtype = (at.num_residuals, at.num_params), flat.dtype
     endless = jnp.asarray(jnp.inf, dtype)
     common = {"params": flat, "params_spec": spec, "degrees_of_freedom": endless}
-    sigma = jnp.sqrt(jnp.asarray(variance, dtype))
+    sigma = noise.astype(dtype)
 
     def whitened(rows: Float[Array, "k p"]) -> Float[Array, "k p"]:
         return prior.transposed(rows) / sigma
@@ -261,29 +269,26 @@ def _linearised(
     return linearise(residual_fn, params, args, has_aux=has_aux, memory=memory), spec, flat
 
 
-def _noise(variance, residual: Float[Array, " n"], rank, dtype):
-    """s, and its degrees of freedom."""
-    if variance is not None:
-        return jnp.sqrt(jnp.asarray(variance, dtype)), jnp.asarray(jnp.inf, dtype)
-    degrees = (residual.size - rank).astype(dtype)
-    # By the length, whose square may overflow or underflow.
-    return column_lengths(residual[:, None])[0] / jnp.sqrt(degrees), degrees
+def _as_arrays(params: PyTree) -> PyTree:
+    # Python numbers would be compiled in.
+    spec, flat = as_parameters(params)
+    return spec.unflatten(flat)
 
 
-def _checked_noise(variance: Scalar | None) -> Array | None:
-    if variance is None:
-        return None
-    if not isinstance(variance, Tracer):
-        value = float(np.asarray(variance))
-        if not (value > 0 and np.isfinite(value)):
-            raise ValueError(
-                f"`noise_variance` must be positive and finite, in squared residual units; got "
-                f"{variance}."
-            )
-    return jnp.asarray(variance)
+def _deviation(variance: Scalar | None) -> Array | None:
+    """The standard deviation of a residual."""
+    if variance is None or isinstance(variance, Tracer):
+        return None if variance is None else jnp.sqrt(variance)
+    value = np.asarray(variance, float)
+    if not (value > 0 and np.isfinite(value)):
+        raise ValueError(
+            f"`noise_variance` must be positive and finite, in squared residual units; got "
+            f"{variance}."
+        )
+    return jnp.asarray(np.sqrt(value))  # in float64, where its square might underflow
 
 
-def _checked_rtol(rtol: float | None) -> float | None:
+def _checked_rtol(rtol: float | int | None) -> float | int | None:
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"`rtol` must be at least 0 and below 1; got {rtol}.")
     return rtol

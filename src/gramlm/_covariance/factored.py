@@ -1,5 +1,6 @@
 """Covariances `Σ = s² F Fᵀ`, from the singular values of a small triangle or of J."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -34,6 +35,7 @@ class FactoredCovariance(AbstractCovariance):
     rank: Int[Array, ""]
     degrees_of_freedom: Float[Array, ""]
 
+    @eqx.filter_jit
     def mv_block(self, vectors: Float[Array, "k p"]) -> Float[Array, "k p"]:
         images = self.noise * matmul(matmul(vectors, self.factor), self.noise * self.factor.T)
         if self.loose is None:
@@ -41,9 +43,11 @@ class FactoredCovariance(AbstractCovariance):
         undefined = self._undetermined(vectors)[:, None] | self._undetermined(None)
         return jnp.where(undefined, jnp.nan, images)
 
+    @eqx.filter_jit
     def deviations(self) -> Float[Array, " p"]:
         return self._deviations(self.factor, self._undetermined(None))
 
+    @eqx.filter_jit
     def deviations_of(self, functionals: Float[Array, "k p"]) -> Float[Array, " k"]:
         return self._deviations(matmul(functionals, self.factor), self._undetermined(functionals))
 
@@ -53,6 +57,7 @@ class FactoredCovariance(AbstractCovariance):
     def missed_of(self, functionals: Float[Array, "k p"]) -> Float[Array, " k"]:
         return jnp.zeros_like(functionals[:, 0])
 
+    @eqx.filter_jit
     def correlation(self) -> Float[Array, "p p"]:
         # Of F alone, so that a residual of zero has one too.
         lengths = column_lengths(self.factor.T)

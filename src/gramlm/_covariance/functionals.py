@@ -88,9 +88,9 @@ def _of_rows(rows: RowResidual, params, reduce: Reduce) -> tuple[PyTree, ...]:
 
 def _structure(output: PyTree, dtype: Any) -> FlatSpec:
     leaves, treedef = jax.tree.flatten(output)
-    if not leaves:
+    if sum(leaf.size for leaf in leaves) == 0:
         raise ValueError(
-            "`function` returned no arrays. It must return a pytree of real arrays: the values "
+            "`function` returned no values. It must return a pytree of real arrays: the values "
             "whose standard errors are wanted."
         )
     for leaf in leaves:

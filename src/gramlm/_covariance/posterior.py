@@ -1,5 +1,6 @@
 """Posterior covariances by what the data add to a prior, for more parameters than data."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -34,10 +35,12 @@ class PosteriorCovariance(AbstractCovariance):
     probes: Float[Array, "m p"]
     degrees_of_freedom: Float[Array, ""]
 
+    @eqx.filter_jit
     def mv_block(self, vectors: Float[Array, "k p"]) -> Float[Array, "k p"]:
         white = self.prior.transposed(vectors)
         return self.prior.times(shrunk(white, self.directions, self._learned))
 
+    @eqx.filter_jit
     def deviations(self) -> Float[Array, " p"]:
         size, dtype = self.params.size, self.params.dtype
         if not self.prior.diagonal:
@@ -51,6 +54,7 @@ class PosteriorCovariance(AbstractCovariance):
         known = column_sum_squares(self.directions * self._left[:, None])
         return self.prior.factor * self._refined(rest, jnp.sqrt(rest + known))
 
+    @eqx.filter_jit
     def deviations_of(self, functionals: Float[Array, "k p"]) -> Float[Array, " k"]:
         return self._lengths(self.prior.transposed(functionals))
 
@@ -62,6 +66,7 @@ class PosteriorCovariance(AbstractCovariance):
             return jnp.zeros_like(functionals[:, 0])
         return column_sum_squares(matmul(self.probes, functionals.T))
 
+    @eqx.filter_jit
     def correlation(self) -> Float[Array, "p p"]:
         deviations = self.deviations()
         return jnp.clip(self.as_matrix() / deviations / deviations[:, None], -1, 1)

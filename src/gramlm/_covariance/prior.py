@@ -14,6 +14,7 @@ from .._flatten import FlatSpec
 from .._misc import matmul
 
 _WHAT = "a variance, a pytree of variances like `params`, or a lineax operator"
+_MATRIX = "Wrap a matrix as `lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)`."
 
 
 class PriorFactor(eqx.Module):
@@ -68,7 +69,7 @@ def _variances(prior: PyTree, spec: FlatSpec, dtype: Any) -> Float[Array, " p"]:
     if isinstance(prior, int | float | np.ndarray | np.generic | Array) and np.ndim(prior) == 0:
         return jnp.full((spec.size,), jnp.asarray(prior, dtype))
     if treedef != spec.treedef:
-        raise ValueError(f"`prior` must be {_WHAT}, {spec.treedef}; got {treedef}.")
+        raise ValueError(f"`prior` must be {_WHAT}, {spec.treedef}; got {treedef}. {_MATRIX}")
     parts = []
     for leaf, shape in zip(leaves, spec.shapes, strict=True):
         try:
@@ -76,7 +77,7 @@ def _variances(prior: PyTree, spec: FlatSpec, dtype: Any) -> Float[Array, " p"]:
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`prior` must have arrays that broadcast to the shapes of `params`, "
-                f"{list(spec.shapes)}; got {leaf!r} for {shape}."
+                f"{list(spec.shapes)}; got {np.shape(leaf)} for {shape}. {_MATRIX}"
             ) from error
     return jnp.concatenate(parts)
 
