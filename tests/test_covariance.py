@@ -105,9 +105,7 @@ def test_dense_algebra(n, p, variance, dtype):
 ROWS = gramlm.Rows(point_misfit)
 POLICIES = {
     "plain, kept": (misfit, gramlm.Keep()),
-    "plain, in blocks": (misfit, gramlm.RowBlocks(4)),
     "rows": (ROWS, None),
-    "rows, kept": (ROWS, gramlm.Keep()),
     "rows, in blocks": (ROWS, gramlm.RowBlocks(4)),
     "rows, in blocks, by vectors": (ROWS, gramlm.RowBlocks(8, assemble=False)),
 }

@@ -189,13 +189,6 @@ def test_a_basis_that_is_too_small_is_never_below_and_says_how_far_above(basis):
         assert least < np.max(above) < most
 
 
-def test_a_basis_of_everything_is_exact():
-    found = network_posterior(0.05, basis_size=SAMPLES.size)
-    expected = network_posterior(0.05)
-    np.testing.assert_array_equal(found.overestimates()["weight"], 0)
-    np.testing.assert_allclose(found.as_matrix(), expected.as_matrix(), atol=1e-12)
-
-
 def test_more_data_than_parameters_with_a_basis():
     rng = np.random.default_rng(2)
     left, right = (np.linalg.qr(rng.normal(size=(m, 12)))[0] for m in (30, 12))

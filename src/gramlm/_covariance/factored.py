@@ -24,7 +24,7 @@ class FactoredCovariance(AbstractCovariance):
     - `factor`: F, (p, k). `noise`: s, the standard deviation of a residual, or 1.
     - `loose`: as F, of the null space, with singular values at the threshold; None where the null
       space is left out.
-    - `rank`: the rank of J.
+    - `rank`: the rank of J, or of J with the prior below it.
     """
 
     params: Float[Array, " p"]
