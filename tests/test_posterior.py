@@ -158,7 +158,7 @@ def test_a_vague_prior_changes_nothing_and_a_variance_of_zero_fixes_a_parameter(
 
 
 def test_samples_have_the_covariance():
-    j = 3 * np.random.default_rng(6).normal(size=(3, 5))
+    j = 0.5 * np.random.default_rng(6).normal(size=(3, 5))
     found = of_matrix(j, definite(5))
     draws = np.asarray(found.sample(jax.random.key(4), 20_000))
     expected = np.asarray(found.as_matrix())
