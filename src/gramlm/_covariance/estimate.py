@@ -12,11 +12,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, jaxtyped
 
 from .._flatten import FlatSpec, as_parameters
-from .._jacobian import jacobian_of, triangle_of
-from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Materialise
+from .._jacobian import jacobian_of, residual_function, triangle_of
+from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Materialise, Recompute
 from .._misc import Scalar, column_lengths, map_blocks, matmul
 from .._plan import AutoMemory, ProblemSize
-from .._residual.canonical import canonical
 from .._residual.rows import RowResidual
 from .._solve import linearise
 from .._whitened import krylov_basis
@@ -254,12 +253,13 @@ def _linearised(
 ) -> tuple[AbstractLinearisation, FlatSpec, Float[Array, " p"]]:
     spec, flat = as_parameters(params)
     if memory is None:
-        function = canonical(residual_fn, params, args, has_aux)[0]
+        # For its shapes: nothing of it is computed.
+        at = linearise(residual_fn, params, args, has_aux=has_aux, memory=Recompute())
         size = ProblemSize(
-            residuals=function.size,
+            residuals=at.num_residuals,
             params=flat.size,
             itemsize=flat.dtype.itemsize,
-            cheap_rows=isinstance(function, RowResidual),
+            cheap_rows=isinstance(residual_function(at), RowResidual),
             accelerator=jax.default_backend() != "cpu",
             memory_limit=_MEMORY_LIMIT,
         )
