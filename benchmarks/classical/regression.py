@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import gramlm
+
 Difficulty = Literal["lower", "average", "higher"]
 Model = Callable[[Any, Any], Any]
 
@@ -79,22 +81,12 @@ def correct_digits(found: Any, certified: Any) -> float:
 def standard_errors(residual: Callable[[Any], Any], theta: Any) -> np.ndarray:
     """Standard errors `s √diag((JᵀJ)⁻¹)` at θ, with `s² = ‖r‖²/(n − p)`, in float64.
 
-    From the singular values of J with unit columns. NaN where r or J is not finite; huge or not
-    finite where J lacks full rank.
+    NaN where r or J is not finite; infinite where J does not determine a parameter.
     """
     point = jnp.asarray(np.asarray(theta, np.float64))
     if point.dtype != jnp.float64:
         raise ValueError("standard errors need float64: set jax_enable_x64")
-    both = jax.jit(lambda t: (residual(t), jax.jacfwd(residual)(t)))
-    r, J = map(np.asarray, both(point))
-    n, p = J.shape
-    if not (np.isfinite(r).all() and np.isfinite(J).all()):
-        return np.full(p, np.nan)
-    norms = np.linalg.norm(J, axis=0)
-    _, singular, Vt = np.linalg.svd(J / np.where(norms > 0, norms, 1.0), full_matrices=False)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.linalg.norm(Vt.T / singular, axis=1) / norms
-        return np.linalg.norm(r) / np.sqrt(n - p) * spread
+    return np.asarray(gramlm.covariance(residual, point).standard_errors())
 
 
 def _bennett(theta, x):

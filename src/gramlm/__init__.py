@@ -6,6 +6,12 @@ from ._acceptance import Bold as Bold
 from ._acceptance import Descent as Descent
 from ._correction import AbstractCorrection as AbstractCorrection
 from ._correction import Geodesic as Geodesic
+from ._covariance.base import AbstractCovariance as AbstractCovariance
+from ._covariance.estimate import covariance as covariance
+from ._covariance.estimate import minimum_norm_covariance as minimum_norm_covariance
+from ._covariance.estimate import posterior_covariance as posterior_covariance
+from ._covariance.factored import FactoredCovariance as FactoredCovariance
+from ._covariance.posterior import PosteriorCovariance as PosteriorCovariance
 from ._curvature import gauss_newton_product as gauss_newton_product
 from ._curvature import hessian_product as hessian_product
 from ._damping.base import AbstractDamping as AbstractDamping

@@ -13,10 +13,10 @@ from beartype import beartype
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, Real, jaxtyped
 
+from ._jacobian import jacobian_of, residual_function
 from ._linearisation import AbstractLinearisation, MaterialisedLinearisation
 from ._metric import Whitening
 from ._misc import column_sum_squares, map_blocks, matmul, unit_rows
-from ._residual.base import AbstractResidual
 from ._residual.rows import RowResidual
 from ._whitened import WhitenedJacobian, damped_forms, krylov_basis
 
@@ -241,7 +241,7 @@ def _spectrum(at, metric, rank: int, rtol, basis_size: int, block: int, key) -> 
         return (basis.used >= rank) & met(basis.ritz_pairs(rank))
 
     random = jax.random.normal(key, (block, jacobian.size), jacobian.dtype)
-    basis, products = krylov_basis(jacobian, basis_size, random, enough)
+    basis, products = krylov_basis(jacobian.gram, basis_size, random, enough)
     pairs = basis.ritz_pairs(rank)
     vectors = pairs.vectors
     if not jacobian.wide:
@@ -255,7 +255,7 @@ def _spectrum(at, metric, rank: int, rtol, basis_size: int, block: int, key) -> 
 @eqx.filter_jit
 def _exact_dimension(at, dampings, metric) -> EffectiveDimension:
     whitening = WhitenedJacobian(at, metric).whitening
-    sigma = jnp.linalg.svd(whitening.rows(_jacobian(at)), compute_uv=False)
+    sigma = jnp.linalg.svd(whitening.rows(jacobian_of(at)), compute_uv=False)
     # μ/(μ+λ) without squaring σ, which might underflow.
     value = jnp.sum(1 / (1 + (jnp.sqrt(dampings)[..., None] / sigma) ** 2), axis=-1)
     return EffectiveDimension(value, jnp.zeros_like(value), jnp.zeros_like(value))
@@ -267,7 +267,7 @@ def _effective_dimension(
 ) -> EffectiveDimension:
     jacobian = WhitenedJacobian(at, metric)
     random = jax.random.normal(key, (block + num_probes, jacobian.size), jacobian.dtype)
-    basis, _ = krylov_basis(jacobian, basis_size, random[:block])
+    basis, _ = krylov_basis(jacobian.gram, basis_size, random[:block])
     mu, errors, vectors = basis.ritz_pairs(len(basis.vectors))
     known = errors <= _DEFLATED_RESIDUAL * mu
     damping = dampings[..., None]
@@ -299,7 +299,7 @@ def _gram_diagonal(at, metric, num_probes: int | None, key) -> Estimate:
         return _mean_square(lambda z: jacobian.times(z[None])[0], n, p, num_probes, key, dtype)
     if isinstance(at, MaterialisedLinearisation):
         return _exact(_row_squares(jacobian.whitening.rows(at.jacobian)))
-    function = _residual_function(at)
+    function = residual_function(at)
     if isinstance(function, RowResidual):
         return _exact(_point_squares(function, at.params, jacobian.whitening))
     return _exact(_squares(jacobian.times, jacobian.transposed, n, p, dtype))
@@ -370,19 +370,3 @@ def _mean_square(product, size: int, dim: int, num_probes: int, key, dtype) -> E
     zero = jnp.zeros((size,), dtype)
     mean, scatter = jax.lax.fori_loop(0, num_probes, add, (zero, zero))
     return Estimate(mean, jnp.sqrt(scatter / (num_probes * (num_probes - 1))))
-
-
-def _residual_function(at) -> AbstractResidual | None:
-    """The residual behind a linearisation of the package; one of the user's may have none."""
-    function = getattr(at, "function", None)
-    return function if isinstance(function, AbstractResidual) else None
-
-
-def _jacobian(at) -> Float[Array, "n p"]:
-    if isinstance(at, MaterialisedLinearisation):
-        return at.jacobian
-    function = _residual_function(at)
-    if function is not None:
-        return function.value_and_jacobian(at.params)[1]
-    n, count, dtype = at.num_residuals, min(_AT_A_TIME, at.num_residuals), at.residual.dtype
-    return map_blocks(lambda start: at.vjp_block(unit_rows(start, count, n, dtype)), n, count)

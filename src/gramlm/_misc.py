@@ -67,6 +67,12 @@ def column_sum_squares(matrix: Float[Array, "n p"]) -> Float[Array, " p"]:
     return jax.lax.fori_loop(0, n // rows, add, jnp.zeros((p,), matrix.dtype))
 
 
+def column_lengths(matrix: Float[Array, "n p"]) -> Float[Array, " p"]:
+    """Euclidean norm of every column, also of those whose squares leave the range."""
+    largest = jnp.max(jnp.abs(matrix), axis=0)
+    return largest * jnp.sqrt(column_sum_squares(safe_divide(matrix, largest)))
+
+
 def all_finite(x: Float[Array, "..."]) -> Bool[Array, ""]:
     """Whether no entry is NaN or infinite."""
     return jnp.all(jnp.isfinite(x))

@@ -105,16 +105,16 @@ class Basis(NamedTuple):
 
 
 def krylov_basis(
-    jacobian: WhitenedJacobian,
+    gram: Callable[[Float[Array, "k m"]], Float[Array, "k m"]],
     size: int,
     random: Float[Array, "b m"],
     enough: Callable[[Basis], Bool[Array, ""]] | None = None,
 ) -> tuple[Basis, Int[Array, ""]]:
     """A block Krylov basis of at least `size` vectors, or until `enough`; and the products with J.
 
-    It starts from a block of `random` vectors, is reorthogonalised, and has products of K itself
-    for its images, so that no recurrence is relied on. Where it would fill the space it is the
-    unit vectors.
+    `gram` multiplies each row of a block by K. The basis starts from a block of `random` vectors,
+    is reorthogonalised, and has products of K itself for its images, so that no recurrence is
+    relied on. Where it would fill the space it is the unit vectors.
     """
     (block, dimension), dtype = random.shape, random.dtype
     steps = -(-size // block)
@@ -122,7 +122,7 @@ def krylov_basis(
         count = min(_COLUMNS_AT_A_TIME, dimension)
         units = jnp.eye(dimension, dtype=dtype)
         images = map_blocks(
-            lambda start: jacobian.gram(unit_rows(start, count, dimension, dtype)), dimension, count
+            lambda start: gram(unit_rows(start, count, dimension, dtype)), dimension, count
         )
         full = jnp.asarray(dimension, jnp.int32)
         return Basis(units, images, images, full), 2 * full
@@ -137,7 +137,7 @@ def krylov_basis(
         row, zero = basis.used, jnp.zeros((), basis.used.dtype)
         # Shifted, random vectors are as good as new ones, which would take long to compile.
         added = _orthonormal(candidates, basis.vectors, jnp.roll(random, row, axis=1))
-        image = jacobian.gram(added)
+        image = gram(added)
         vectors = jax.lax.dynamic_update_slice(basis.vectors, added, (row, zero))
         images = jax.lax.dynamic_update_slice(basis.images, image, (row, zero))
         columns = matmul(vectors, image.T)

@@ -9,7 +9,7 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 from .._metric import Whitening
-from .._misc import column_sum_squares, matmul, norm, safe_divide, sum_squares
+from .._misc import column_lengths, column_sum_squares, matmul, norm, safe_divide, sum_squares
 from .base import AbstractFactorisation, FoundDamping
 from .direct import AbstractDirectSystem
 from .step_length import FINE, LengthBound, root
@@ -62,7 +62,7 @@ class ScaledFactorisation(AbstractFactorisation):
     def of(cls, jacobian: Float[Array, "n p"], whitening: Whitening) -> "ScaledFactorisation":
         n, p = jacobian.shape
         eps = float(jnp.finfo(jacobian.dtype).eps)
-        lengths = _column_lengths(jax.lax.stop_gradient(jacobian))
+        lengths = column_lengths(jax.lax.stop_gradient(jacobian))
         scales = jnp.where(lengths > 0, lengths, 1)
         rows, damper = jacobian / scales, whitening.transposed_matrix(p, jacobian.dtype) / scales
         stacked = jnp.concatenate([rows, _ROUNDING * eps * jnp.eye(p, dtype=rows.dtype)])
@@ -125,9 +125,3 @@ class ScaledSystem(AbstractDirectSystem):
 
     def step(self, y: Float[Array, " p"]) -> Float[Array, " p"]:
         return y / self.factors.scales
-
-
-def _column_lengths(matrix: Float[Array, "n p"]) -> Float[Array, " p"]:
-    """Of columns whose squares may leave the range."""
-    largest = jnp.max(jnp.abs(matrix), axis=0)
-    return largest * jnp.sqrt(column_sum_squares(safe_divide(matrix, largest)))

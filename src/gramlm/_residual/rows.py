@@ -100,7 +100,7 @@ class RowResidual(AbstractResidual):
             def multiply(points, rows=linearised):
                 return times_transpose(v, self._rows(rows, points)).T
 
-            batches, rest = _batches(data, self._points)
+            batches, rest = batched(data, self._points)
             if batches is not None:
                 images.append(jax.lax.map(multiply, batches).reshape(-1, v.shape[0]))
             if rest is not None:
@@ -198,13 +198,13 @@ def _assembled(linearised, data: PyTree, batch: int):
 
 def _folded(add, total: Array, data: PyTree, size: int) -> Array:
     """`add(total, points)` over all of the data, `size` points at a time."""
-    batches, rest = _batches(data, size)
+    batches, rest = batched(data, size)
     if batches is not None:
         total = jax.lax.scan(lambda sums, points: (add(sums, points), None), total, batches)[0]
     return total if rest is None else add(total, rest)
 
 
-def _batches(data: PyTree, size: int) -> tuple[PyTree | None, PyTree | None]:
+def batched(data: PyTree, size: int) -> tuple[PyTree | None, PyTree | None]:
     """Full batches of `size` points, stacked, and the points that are left over."""
     count = jax.tree.leaves(data)[0].shape[0]
     full = count // size * size

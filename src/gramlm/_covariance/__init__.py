@@ -1,0 +1,1 @@
+"""How well the data determine the parameters, and what is computed from them."""
