@@ -29,7 +29,8 @@ def hessian_product(
     """`∇²(½‖r‖²) v = JᵀJ v + Σ rᵢ ∇²rᵢ v` at `params`, a pytree as they are (Pearlmutter 1994).
 
     Forward over reverse, at a small multiple of the price of a gradient. What it has beyond
-    `gauss_newton_product` is the curvature of the residuals.
+    `gauss_newton_product` is the curvature of the residuals. Where parameters are complex, the real
+    and imaginary parts of v and of the product are those of pairs of real numbers.
     """
     return _hessian_product(residual_fn, params, vector, args, has_aux, memory)
 
@@ -72,14 +73,16 @@ def _as_direction(vector: PyTree, spec: FlatSpec, dtype: Any) -> Float[Array, " 
     leaves, treedef = jax.tree.flatten(vector)
     if treedef != spec.treedef:
         raise ValueError(f"`vector` must be a pytree like `params`, {spec.treedef}; got {treedef}.")
-    shapes = tuple(jnp.shape(leaf) for leaf in leaves)
-    if shapes != spec.shapes:
+    slots = [slot for slot in spec.slots if slot is not None]
+    shapes, expected = [jnp.shape(leaf) for leaf in leaves], [slot.shape for slot in slots]
+    if shapes != expected:
         raise ValueError(
-            f"`vector` must have arrays of the shapes of `params`, {list(spec.shapes)}; got "
-            f"{list(shapes)}."
+            f"`vector` must have arrays of the shapes of `params`, {expected}; got {shapes}."
         )
-    arrays = [jnp.asarray(leaf) for leaf in leaves]
-    for array in arrays:
-        if jnp.issubdtype(array.dtype, jnp.complexfloating):
-            raise TypeError(f"`vector` must be real; got {array.dtype}.")
-    return jnp.concatenate([array.astype(dtype).reshape(-1) for array in arrays])
+    parts = []
+    for slot, leaf in zip(slots, leaves, strict=True):
+        array = jnp.asarray(leaf)
+        if jnp.iscomplexobj(array) and not slot.is_complex:
+            raise TypeError(f"`vector` must be real where `params` is; got {array.dtype}.")
+        parts.append(slot.flatten(array).astype(dtype))
+    return jnp.concatenate(parts)

@@ -143,6 +143,7 @@ class LevenbergMarquardt(eqx.Module):
         args: PyTree = None,
         *,
         has_aux: bool = False,
+        free: PyTree = None,
     ) -> Plan:
         """What is chosen for this problem: the linear solver, the memory policy, their sizes.
 
@@ -150,7 +151,7 @@ class LevenbergMarquardt(eqx.Module):
         product with J costs, for one vector and for several. `solver.following(plan)` is the
         solver with these choices made; `gramlm.solve` plans by itself.
         """
-        function, flat = canonical(residual_fn, params, args, has_aux)
+        function, flat = canonical(residual_fn, params, args, has_aux, free=free)
         plan = self.plan_flat(function, flat)
         traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((function, flat)))
         if traced or not wants_measurement(plan.size, self.linear_solver, self.memory):

@@ -13,6 +13,7 @@ from beartype import beartype
 from jax.core import Tracer
 from jaxtyping import Array, PyTree, jaxtyped
 
+from ._free import Free, resolved
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
 from ._plan import Plan
@@ -31,6 +32,7 @@ def solve(
     *,
     solver: LevenbergMarquardt | None = None,
     has_aux: bool = False,
+    free: PyTree = None,
     max_steps: int = 1000,
     throw: bool = True,
     verbose: bool | AbstractProgress = False,
@@ -40,13 +42,18 @@ def solve(
     **Arguments:**
 
     - `residual_fn`: `residual_fn(params)` or `residual_fn(params, args)`, returning the residuals
-      as any pytree of real arrays; or `gramlm.Rows`, where each residual belongs to a data point.
-    - `params`: the start; any pytree of real arrays of one dtype, float32 or float64, which is
-      the dtype of the whole computation.
+      as any pytree of arrays; or `gramlm.Rows`, where each residual belongs to a data point.
+    - `params`: the start; any pytree of arrays of one precision, float32 or float64, which is
+      that of the whole computation. Parameters and residuals may be complex, complex64 or
+      complex128: `‖r‖² = Σ|rᵢ|²`, and derivatives are those by real and imaginary parts.
     - `args`: whatever `residual_fn` takes beside the parameters. Other arrays of the same shapes
       do not compile anew.
     - `solver`: the method, `gramlm.LevenbergMarquardt()` unless given.
     - `has_aux`: whether `residual_fn` returns a pair `(residual, aux)`.
+    - `free`: which parameters to solve for, all unless given: a pytree prefix of `params` with
+      leaves True, False, or functions of a leaf, as for `equinox.filter`, or boolean arrays of the
+      shape of a parameter, where single entries are free. What is fixed may be anything and comes
+      back as it came; fixed arrays of other values do not compile anew.
     - `max_steps`: the largest number of Jacobians.
     - `throw`: whether to raise when no tolerance of `solver.termination` was met.
     - `verbose`: `True` for one line a step, `gramlm.ProgressBar()` for a bar.
@@ -61,14 +68,16 @@ def solve(
         raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
     solver = LevenbergMarquardt() if solver is None else solver
     progress = as_progress(verbose)
-    params, args = jax.tree.map(_as_array, params), jax.tree.map(_strong, args)
-    plan = _planned(solver, residual_fn, params, args, has_aux)
+    free, start = resolved(free, params), params
+    params, args = free.map(_as_array, start), jax.tree.map(_strong, args)
+    plan = _planned(solver, residual_fn, params, args, has_aux, free)
     solver = solver.following(plan)
     with shown(progress, max_steps, str(plan)):
         solution = _compiled(
-            residual_fn, params, args, solver, has_aux, max_steps, progress is not None
+            residual_fn, params, args, solver, has_aux, free, max_steps, progress is not None
         )
-    solution = dataclasses.replace(solution, plan=str(plan))
+    value = free.merge(start, solution.value)
+    solution = dataclasses.replace(solution, value=value, plan=str(plan))
     if not isinstance(solution.stats["num_steps"], Tracer):
         solution = _trimmed(solution)
         if throw and solution.result != RESULTS.successful:
@@ -105,22 +114,26 @@ def linearise(
 _plans: weakref.WeakKeyDictionary[Any, dict[Any, Plan]] = weakref.WeakKeyDictionary()
 
 
-def _planned(solver: LevenbergMarquardt, residual_fn, params, args, has_aux: bool) -> Plan:
+def _planned(
+    solver: LevenbergMarquardt, residual_fn, params, args, has_aux: bool, free: Free
+) -> Plan:
     def shapes(tree):
         leaves, structure = jax.tree.flatten(tree)
-        return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        return structure, tuple(
+            (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves
+        )
 
     try:
         choices = (solver.linear_solver, solver.memory, solver.memory_limit, has_aux)
         known = _plans.setdefault(residual_fn, {})
-        key = (choices, shapes(params), shapes(args))
+        key = (choices, shapes(params), shapes(args), free)
         hash(key)
-    except (TypeError, AttributeError):  # not hashable, or no array
-        return solver.plan(residual_fn, params, args, has_aux=has_aux)
+    except TypeError:  # not hashable
+        return solver.plan(residual_fn, params, args, has_aux=has_aux, free=free)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((params, args))):
-        return solver.plan(residual_fn, params, args, has_aux=has_aux)
+        return solver.plan(residual_fn, params, args, has_aux=has_aux, free=free)
     if key not in known:
-        known[key] = solver.plan(residual_fn, params, args, has_aux=has_aux)
+        known[key] = solver.plan(residual_fn, params, args, has_aux=has_aux, free=free)
     return known[key]
 
 
@@ -137,9 +150,16 @@ def _strong(leaf: Any) -> Any:
 
 @eqx.filter_jit
 def _compiled(
-    residual_fn, params, args, solver: LevenbergMarquardt, has_aux, max_steps: int, verbose: bool
+    residual_fn,
+    params,
+    args,
+    solver: LevenbergMarquardt,
+    has_aux: bool,
+    free: Free,
+    max_steps: int,
+    verbose: bool,
 ) -> Solution:
-    function, flat = canonical(residual_fn, params, args, has_aux)
+    function, flat = canonical(residual_fn, params, args, has_aux, free=free)
     state = solver.init_flat(function, flat)
     dtype = flat.dtype
     empty = jnp.full((max_steps,), jnp.nan, dtype)
