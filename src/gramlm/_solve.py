@@ -103,7 +103,8 @@ def linearise(
     """The residual at `params` and products with its Jacobian there.
 
     `linearisation.residual` is the flat residual (n,); `jvp` and `vjp` multiply one vector by J
-    and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given.
+    and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given. Vectors are
+    real: a complex array is all its real parts, and then all its imaginary parts.
     """
     function, flat = canonical(residual_fn, params, args, has_aux)
     memory = Keep() if memory is None else memory
