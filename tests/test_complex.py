@@ -204,7 +204,6 @@ def error_up_to_phase(found, truth):
 
 
 AMBIGUOUS = {
-    "QR": (40, 5, DENSE, gramlm.Form.auto, np.complex128),
     "normal matrix": (240, 36, DENSE, gramlm.Form.auto, np.complex128),
     "Golub-Kahan": (48, 6, KRYLOV, gramlm.Form.auto, np.complex128),
     "K of a tall J": (40, 5, DENSE, gramlm.Form.dual, np.complex64),

@@ -87,19 +87,22 @@ def test_a_model_with_parts_that_are_no_arrays(residual_fn):
 
 
 def test_networks_of_equinox():
-    start = eqx.nn.MLP(1, 1, 5, 1, jnp.tanh, key=jax.random.key(0))
+    key, dtype = jax.random.key(0), jnp.float32
+    start = eqx.nn.MLP(1, 1, 5, 1, jnp.tanh, dtype=dtype, key=key)
+    data = tuple(np.asarray(x, dtype) for x in DATA)
     first = eqx.tree_at(lambda m: m.layers[0], jax.tree.map(lambda _: False, start), True)
 
     def residual(network, args):
         x, y = args
         return jax.vmap(network)(x[:, None])[:, 0] - y
 
-    solution = solve(residual, start, DATA, free=first, max_steps=5)
+    solution = solve(residual, start, data, free=first, max_steps=5)
     found = solution.value
     assert solution.stats["cost"] < 0.5 * solution.stats["initial_cost"]
+    assert found.layers[0].weight.dtype == dtype
     assert not np.array_equal(found.layers[0].weight, start.layers[0].weight)
     assert found.layers[1].weight is start.layers[1].weight
-    function, flat = canonical(residual, start, DATA, free=first)
+    function, flat = canonical(residual, start, data, free=first)
     assert flat.shape == (10,)
     assert function.num_params == 10
 
@@ -109,26 +112,23 @@ def sines(params, args):
     return jnp.sin(features @ jnp.concatenate([params["a"].reshape(-1), params["b"]])) - target
 
 
-def sines_problem(n=9, p=6, dtype=np.float64):
+def sines_problem(n=9, p=6):
     rng = np.random.default_rng(4)
     features, target = rng.normal(size=(n, p)) / p**0.5, rng.normal(size=n)
     values = rng.normal(size=p)
-    values[[1, 3]] = -0.0, 1e-310 if dtype == np.float64 else 1e-40
-    params = {"a": values[:4].reshape(2, 2).astype(dtype), "b": values[4:].astype(dtype)}
-    return params, (features.astype(dtype), target.astype(dtype))
+    values[[1, 3]] = -0.0, 1e-310
+    return {"a": values[:4].reshape(2, 2), "b": values[4:]}, (features, target)
 
 
 MASKS = {"a": np.array([[True, False], [True, False]]), "b": True}
 
 
-@pytest.mark.parametrize(("n", "dtype"), [(9, np.float64), (3, np.float32)])
-def test_single_entries_of_an_array(n, dtype):
-    params, args = sines_problem(n, dtype=dtype)
+def test_single_entries_of_an_array():
+    params, args = sines_problem()
     found = solve(sines, params, args, free=MASKS, max_steps=4)
     fixed = ~MASKS["a"]
     before, after = params["a"][fixed], np.asarray(found.value["a"])[fixed]
     assert before.tobytes() == after.tobytes()
-    assert found.value["a"].dtype == dtype
 
     def reduced(free, args):
         features, target = args
@@ -137,10 +137,9 @@ def test_single_entries_of_an_array(n, dtype):
 
     start = np.concatenate([params["a"][:, 0], params["b"]])
     expected = solve(reduced, start, args, max_steps=4)
-    tolerance = 1e3 * np.finfo(dtype).eps
-    np.testing.assert_allclose(found.history.cost, expected.history.cost, rtol=tolerance)
+    np.testing.assert_allclose(found.history.cost, expected.history.cost, rtol=1e-12)
     value = np.concatenate([found.value["a"][:, 0], found.value["b"]])
-    np.testing.assert_allclose(value, expected.value, rtol=100 * tolerance)
+    np.testing.assert_allclose(value, expected.value, rtol=1e-10)
 
 
 def test_masks_of_complex_arrays():
@@ -163,7 +162,7 @@ def test_masks_of_complex_arrays():
 FREE_ENTRIES = {
     "everything": (None, (True, True, True)),
     "prefix": ({"a": True, "b": False}, (True, False, False)),
-    "NumPy's booleans": ({"a": np.False_, "b": np.bool_(1)}, (False, True, True)),
+    "NumPy's booleans": ({"a": np.False_, "b": np.array(True)}, (False, True, True)),
     "a function": (lambda leaf: leaf.ndim == 1, (False, True, True)),
     "functions below": ({"a": eqx.is_inexact_array_like, "b": [False, callable]}, None),
     "masks of one kind": ({"a": np.ones((2, 2), bool), "b": np.zeros(2, bool)}, None),
@@ -239,6 +238,12 @@ ERRORS = {
         P,
         {"a": True, "f": False, "n": True},
     ),
+    "an array of strings": (
+        TypeError,
+        r"`params\[1\]` is fixed, and an array of dtype <U1, which no compiled program can take",
+        (jnp.ones(2), np.array(["a"])),
+        (True, False),
+    ),
     "no hash": (
         TypeError,
         r"`params\[1\]` is fixed, and \{3\}, of type set, which has no hash",
@@ -264,17 +269,13 @@ def test_a_traced_mask_is_named():
         traced(jnp.array([True, False]))
 
 
-def test_aux_and_failures_have_the_fixed_parts():
+def test_a_failure_has_the_fixed_parts_and_aux():
     def residual(params, args):
-        return params["t"] - params["c"], params["c"] + params["t"][0]
+        return jnp.exp(-params["t"]) + params["c"], params["c"] + params["t"][0]
 
     params = {"t": jnp.zeros(2), "c": np.float32(3)}
-    free = {"t": True, "c": False}
-    solution = gramlm.solve(residual, params, free=free, has_aux=True, solver=SOLVER)
-    assert solution.aux == 6
-    assert solution.value["c"] is params["c"]
     with pytest.raises(gramlm.SolveError) as caught:
-        gramlm.solve(
-            lambda t: jnp.exp(-t["t"]) + t["c"], params, free=free, max_steps=1, solver=SOLVER
-        )
-    assert caught.value.solution.value["c"] is params["c"]
+        solve(residual, params, free={"t": True, "c": False}, has_aux=True, max_steps=1, throw=True)
+    solution = caught.value.solution
+    assert solution.value["c"] is params["c"]
+    assert solution.aux == 3 + solution.value["t"][0] > 3

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jax.core import Tracer
@@ -76,7 +77,8 @@ def resolved(free: PyTree, params: PyTree) -> Free:
     try:
         jtu.tree_map(spread, free, params)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`free` is no prefix of `params`: {error}. {_HOW_TO}") from error
+        reason = str(error)[:300].rstrip(". ")
+        raise ValueError(f"`free` is no prefix of `params`: {reason}. {_HOW_TO}") from error
     entries = tuple(
         _entry(value, leaf, jtu.keystr(path))
         for value, (path, leaf) in zip(said, paths, strict=True)
@@ -106,6 +108,8 @@ def _entry(value: Any, leaf: Any, path: str) -> Entry:
         kind = f"of dtype {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
         raise TypeError(f"`free` at `params{path}` is {value!r}, {kind}. {_HOW_TO}")
     mask = np.asarray(value)
+    if mask.ndim == 0:
+        return bool(mask)
     if np.shape(leaf) != mask.shape:
         raise ValueError(
             f"The mask in `free` for `params{path}` has the shape {mask.shape}, but the parameter "
@@ -117,9 +121,16 @@ def _entry(value: Any, leaf: Any, path: str) -> Entry:
 
 
 def _check_fixed(leaf: Any, path: str) -> None:
-    # What is no array is a constant of the compiled program, looked up by its hash.
-    if isinstance(leaf, np.ndarray | jax.Array):
+    if isinstance(leaf, jax.Array):
         return
+    if isinstance(leaf, np.ndarray):
+        if leaf.dtype.kind in "OSUMmV" and not jnp.issubdtype(leaf.dtype, np.number):
+            raise TypeError(
+                f"`params{path}` is fixed, and an array of dtype {leaf.dtype}, which no compiled "
+                "program can take. Make it a tuple, or leave it to a closure."
+            )
+        return
+    # What is no array is a constant of the compiled program, looked up by its hash.
     try:
         hash(leaf)
     except TypeError as error:

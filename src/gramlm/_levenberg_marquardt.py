@@ -149,7 +149,7 @@ class LevenbergMarquardt(eqx.Module):
 
         Where much depends on it, and outside of a transformation, it is measured what a
         product with J costs, for one vector and for several. `solver.following(plan)` is the
-        solver with these choices made; `gramlm.solve` plans by itself.
+        solver with these choices made; `gramlm.solve` plans by itself. `free` is as there.
         """
         function, flat = canonical(residual_fn, params, args, has_aux, free=free)
         plan = self.plan_flat(function, flat)
