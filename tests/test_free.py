@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gramlm
-from gramlm._free import resolved
+from gramlm._free import frozen, resolved
 from gramlm._residual.canonical import canonical
 
 SOLVER = gramlm.LevenbergMarquardt(linear_solver=gramlm.DenseSolver(), correction=None)
@@ -209,6 +209,18 @@ def test_fixed_values_are_no_part_of_the_program():
     grid = jnp.array([[1.0, 2.0], [2.0, -1.0]])
     values = jax.jit(jax.vmap(mapped))(grid, jnp.array([0.3, 0.4]))
     np.testing.assert_allclose(values, [first["t"], second["t"]], rtol=1e-12)
+
+
+def test_a_frozen_spec_may_be_an_argument_of_a_program():
+    params, args = sines_problem()
+
+    @eqx.filter_jit
+    def value(params, free):
+        function, flat = canonical(sines, params, args, free=free)
+        assert flat.shape == (4,)
+        return function(flat)
+
+    np.testing.assert_allclose(value(params, frozen(MASKS)), sines(params, args), rtol=1e-14)
 
 
 P = {"a": jnp.ones(3), "f": jnp.tanh, "n": 3}

@@ -1,5 +1,6 @@
 """Which parameters are free: as the user says it, and leaf by leaf."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,15 @@ class Mask:
     bits: bytes
 
     @property
+    def size(self) -> int:
+        """Entries, free or not."""
+        return math.prod(self.shape)
+
+    @property
     def indices(self) -> np.ndarray:
         """Where the free entries are in the flattened array, ascending."""
         bits = np.frombuffer(self.bits, np.uint8)
-        return np.flatnonzero(np.unpackbits(bits, count=int(np.prod(self.shape, dtype=int))))
+        return np.flatnonzero(np.unpackbits(bits, count=self.size))
 
 
 Entry = bool | Mask
@@ -54,6 +60,11 @@ class Free:
         return jtu.tree_unflatten(self.treedef, merged)
 
 
+def frozen(free: PyTree) -> PyTree:
+    """The same spec without arrays: a constant to a compiled program, which may be an argument."""
+    return jtu.tree_map(_as_mask, free)
+
+
 def resolved(free: PyTree, params: PyTree) -> Free:
     """What is free of these parameters; all of them for None.
 
@@ -75,7 +86,7 @@ def resolved(free: PyTree, params: PyTree) -> Free:
         said.extend([entry] * len(jtu.tree_leaves(part)))
 
     try:
-        jtu.tree_map(spread, free, params)
+        jtu.tree_map(spread, frozen(free), params)
     except (TypeError, ValueError) as error:
         reason = str(error)[:300].rstrip(". ")
         raise ValueError(f"`free` is no prefix of `params`: {reason}. {_HOW_TO}") from error
@@ -102,22 +113,28 @@ def _entry(value: Any, leaf: Any, path: str) -> Entry:
             f"`free` at `params{path}` is traced by a transformation, but it decides on the sizes "
             "of the program. Make it outside of `jit` and `vmap`, by NumPy."
         )
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if not isinstance(value, np.ndarray | jax.Array) or value.dtype != bool:
+    value = _as_mask(value)
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, Mask):
         kind = f"of dtype {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
         raise TypeError(f"`free` at `params{path}` is {value!r}, {kind}. {_HOW_TO}")
-    mask = np.asarray(value)
-    if mask.ndim == 0:
-        return bool(mask)
-    if np.shape(leaf) != mask.shape:
+    if np.shape(leaf) != value.shape:
         raise ValueError(
-            f"The mask in `free` for `params{path}` has the shape {mask.shape}, but the parameter "
-            f"has {np.shape(leaf)}. They must be the same; `jnp.broadcast_to` makes it so."
+            f"The mask in `free` for `params{path}` has the shape {value.shape}, but the parameter "
+            f"has {np.shape(leaf)}. They must be the same; `np.broadcast_to` makes it so."
         )
-    if mask.all() or not mask.any():
-        return bool(mask.size and mask.all())
-    return Mask(mask.shape, np.packbits(mask).tobytes())
+    count = len(value.indices)
+    return bool(count) if count in (0, value.size) else value
+
+
+def _as_mask(value: Any) -> Any:
+    """A mask, or a bool, where the value is a boolean array that is known; else the value."""
+    array = isinstance(value, np.ndarray | np.bool_ | jax.Array) and not isinstance(value, Tracer)
+    if not array or value.dtype != bool:
+        return value
+    mask = np.asarray(value)
+    return Mask(mask.shape, np.packbits(mask).tobytes()) if mask.ndim else bool(mask)
 
 
 def _check_fixed(leaf: Any, path: str) -> None:

@@ -129,7 +129,7 @@ def _planned(
         known = _plans.setdefault(residual_fn, {})
         key = (choices, shapes(params), shapes(args), free)
         hash(key)
-    except TypeError:  # not hashable
+    except (TypeError, AttributeError):  # not hashable, or no array
         return solver.plan(residual_fn, params, args, has_aux=has_aux, free=free)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((params, args))):
         return solver.plan(residual_fn, params, args, has_aux=has_aux, free=free)
