@@ -395,5 +395,5 @@ def test_errors_name_the_argument(text):
 
 
 def test_a_complex_direction_is_an_error():
-    with pytest.raises(TypeError, match="`vector` must be real; got complex128"):
+    with pytest.raises(TypeError, match="`vector` must be real where `params` is; got"):
         api.hessian_product(residual_of_a, PARAMS, {"a": np.ones(3) + 1j})

@@ -86,7 +86,11 @@ BAD_RESIDUALS = {
     "empty": (lambda t: t[:0], ValueError, r"empty arrays, of shapes \[\(0,\)\]"),
     "integers": (lambda t: jnp.arange(3), TypeError, "dtype int64; it must be of a floating"),
     "booleans": (lambda t: t > 0, TypeError, "dtype bool; it must be of a floating"),
-    "complex": (lambda t: t * 1j, TypeError, r"is complex \(complex128\); it must be real"),
+    "single complex": (
+        lambda t: t.astype(jnp.complex64),
+        TypeError,
+        "returned complex64 residuals for float64 parameters",
+    ),
     "half": (lambda t: t.astype(jnp.float16), TypeError, "supported are float32 and float64"),
     "another dtype": (
         lambda t: t.astype(jnp.float32),
@@ -96,7 +100,7 @@ BAD_RESIDUALS = {
     "mixed dtypes": (
         lambda t: (t, t.astype(jnp.float32)),
         TypeError,
-        "arrays of the dtypes float32, float64; all must have one",
+        "arrays of the dtypes float32, float64; all must have one precision",
     ),
     "args not taken": (lambda t: t, TypeError, "`args` was given, but `residual_fn` takes the"),
 }
@@ -123,7 +127,11 @@ BAD_PARAMS = {
     "integers": ({"k": jnp.arange(3)}, TypeError, r"`params\['k'\]` is of dtype int64"),
     "a Python integer": ({"k": 3}, TypeError, r"`params\['k'\]` is of dtype int64"),
     "booleans": (jnp.ones(2, bool), TypeError, "`params` is of dtype bool"),
-    "complex": ([X * 1j], TypeError, r"`params\[0\]` is complex"),
+    "mixed with complex": (
+        (X, X.astype(jnp.complex64)),
+        TypeError,
+        "`params` mixes the dtypes complex64, float64",
+    ),
     "mixed": (
         (X, X.astype(jnp.float32)),
         TypeError,
@@ -183,7 +191,7 @@ BAD_ROWS = {
     "not a tuple": ((point, point), jnp.ones(2), ValueError, "must be a tuple of 2 data sets"),
     "too few": ((point, point), (jnp.ones(2),), ValueError, "got a tuple of 1"),
     "nothing": ((lambda t, x: None,), X, ValueError, "is a `return` missing"),
-    "integers": ((lambda t, x: 3,), X, TypeError, "floating dtype"),
+    "integers": ((lambda t, x: 3,), X, TypeError, "floating or complex dtype"),
     "dtype": (
         (lambda t, x: t[0].astype(jnp.float32),),
         X,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree, jaxtyped
 
 from ._flatten import FlatSpec, as_parameters
 from ._linearisation import AbstractMemoryPolicy, Keep
+from ._problem.declared import free_of
 from ._problem.flat import flat_problem
 from ._solve import linearise
 
@@ -28,7 +29,8 @@ def hessian_product(
     """`∇²(½‖r‖²) v = JᵀJ v + Σ rᵢ ∇²rᵢ v` at `params`, a pytree as they are (Pearlmutter 1994).
 
     Forward over reverse, at a small multiple of the price of a gradient. What it has beyond
-    `gauss_newton_product` is the curvature of the residuals.
+    `gauss_newton_product` is the curvature of the residuals. Where parameters are complex, the real
+    and imaginary parts of v and of the product are those of pairs of real numbers.
     """
     return _hessian_product(residual_fn, params, vector, args, has_aux, memory)
 
@@ -56,29 +58,35 @@ def _hessian_product(residual_fn, params, vector, args, has_aux: bool, memory):
     problem = problem.prepared(Keep() if memory is None else memory)
     direction = _as_direction(vector, problem.params_spec, flat.dtype)
     gradient = jax.grad(lambda q: problem.cost(problem.residual(q)))
-    return problem.params_spec.unflatten(jax.jvp(gradient, (flat,), (direction,))[1])
+    return problem.params_spec.blank.unflatten(jax.jvp(gradient, (flat,), (direction,))[1])
 
 
 @eqx.filter_jit
 def _gauss_newton_product(residual_fn, params, vector, args, has_aux: bool, memory):
-    spec, flat = as_parameters(params)
+    spec, flat = as_parameters(params, free_of(residual_fn))
     at = linearise(residual_fn, params, args, has_aux=has_aux, memory=memory)
-    return spec.unflatten(at.vjp(at.jvp(_as_direction(vector, spec, flat.dtype))))
+    return spec.blank.unflatten(at.vjp(at.jvp(_as_direction(vector, spec, flat.dtype))))
 
 
 def _as_direction(vector: PyTree, spec: FlatSpec, dtype: Any) -> Float[Array, " p"]:
     """A direction as a flat vector of the dtype of the parameters."""
+    wanted = jax.tree.structure(spec.blank.unflatten(jnp.zeros((spec.size,), dtype)))
     leaves, treedef = jax.tree.flatten(vector)
-    if treedef != spec.treedef:
-        raise ValueError(f"`vector` must be a pytree like `params`, {spec.treedef}; got {treedef}.")
-    shapes = tuple(jnp.shape(leaf) for leaf in leaves)
-    if shapes != spec.shapes:
+    if treedef != wanted:
         raise ValueError(
-            f"`vector` must have arrays of the shapes of `params`, {list(spec.shapes)}; got "
-            f"{list(shapes)}."
+            f"`vector` must be a pytree like `params`, None where they are fixed, {wanted}; got "
+            f"{treedef}."
         )
-    arrays = [jnp.asarray(leaf) for leaf in leaves]
-    for array in arrays:
-        if jnp.issubdtype(array.dtype, jnp.complexfloating):
-            raise TypeError(f"`vector` must be real; got {array.dtype}.")
-    return jnp.concatenate([array.astype(dtype).reshape(-1) for array in arrays])
+    slots = [slot for slot in spec.slots if slot is not None]
+    shapes, expected = [jnp.shape(leaf) for leaf in leaves], [slot.shape for slot in slots]
+    if shapes != expected:
+        raise ValueError(
+            f"`vector` must have arrays of the shapes of `params`, {expected}; got {shapes}."
+        )
+    parts = []
+    for slot, leaf in zip(slots, leaves, strict=True):
+        array = jnp.asarray(leaf)
+        if jnp.iscomplexobj(array) and not slot.is_complex:
+            raise TypeError(f"`vector` must be real where `params` is; got {array.dtype}.")
+        parts.append(slot.flatten(array).astype(dtype))
+    return jnp.concatenate(parts)

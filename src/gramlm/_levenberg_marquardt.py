@@ -175,9 +175,12 @@ class LevenbergMarquardt(eqx.Module):
             damping_floor=self.damping_floor,
         )
 
-    def best(self, params: Params, state: State) -> Params:
-        """The parameters of the lowest cost so far; those given, where no step goes uphill."""
-        spec, flat = as_parameters(params)
+    def best(self, params: Params, state: State, *, free: PyTree = None) -> Params:
+        """The parameters of the lowest cost so far; those given, where no step goes uphill.
+
+        `free` as in `gramlm.Problem`.
+        """
+        spec, flat = as_parameters(params, free)
         infinite = jnp.full((), jnp.inf, flat.dtype)
         return spec.unflatten(self.acceptance.best(state.rules.acceptance, flat, infinite)[0])
 

@@ -14,11 +14,12 @@ from beartype import beartype
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, jaxtyped
 
+from ._free import Free, resolved
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
 from ._misc import all_finite
 from ._plan import Plan
-from ._problem.declared import Problem, as_problem, residual_of
+from ._problem.declared import Problem, as_problem, free_of, residual_of
 from ._problem.flat import FlatProblem, flat_problem
 from ._problem.row_factor import DiagonalFactor
 from ._progress import AbstractProgress, as_progress, report, shown
@@ -36,6 +37,7 @@ def solve(
     *,
     solver: LevenbergMarquardt | None = None,
     has_aux: bool = False,
+    free: PyTree = None,
     max_steps: int = 1000,
     throw: bool = True,
     verbose: bool | AbstractProgress = False,
@@ -49,13 +51,18 @@ def solve(
     **Arguments:**
 
     - `residual_fn`: `residual_fn(params)` or `residual_fn(params, args)`, returning the residuals
-      as any pytree of real arrays; or `gramlm.Rows`, where each residual belongs to a data point.
-    - `params`: the start; any pytree of real arrays of one dtype, float32 or float64, which is
-      the dtype of the whole computation.
+      as any pytree of arrays; or `gramlm.Rows`, where each residual belongs to a data point.
+    - `params`: the start; any pytree of arrays of one precision, float32 or float64, which is
+      that of the whole computation. Parameters and residuals may be complex, complex64 or
+      complex128: `‖r‖² = Σ|rᵢ|²`, and derivatives are those by real and imaginary parts.
     - `args`: whatever `residual_fn` takes beside the parameters. Other arrays of the same shapes
       do not compile anew.
     - `solver`: the method, `gramlm.LevenbergMarquardt()` unless given.
     - `has_aux`: whether `residual_fn` returns a pair `(residual, aux)`.
+    - `free`: which parameters to solve for, all unless given: a pytree prefix of `params` with
+      leaves True, False, or functions of a leaf, as for `equinox.filter`, or boolean arrays of the
+      shape of a parameter, where single entries are free. What is fixed may be anything and comes
+      back as it came; fixed arrays of other values do not compile anew.
     - `max_steps`: the largest number of Jacobians.
     - `throw`: whether to raise when no tolerance of `solver.termination` was met.
     - `verbose`: `True` for one line a step, `gramlm.ProgressBar()` for a bar.
@@ -73,17 +80,23 @@ def solve(
         raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
     solver = LevenbergMarquardt() if solver is None else solver
     progress = as_progress(verbose)
-    residual_fn = as_problem(residual_fn, loss=loss, weights=weights, lower=lower, upper=upper)
-    params, args = jax.tree.map(_as_array, params), jax.tree.map(_strong, args)
+    residual_fn = as_problem(
+        residual_fn, loss=loss, weights=weights, lower=lower, upper=upper, free=free
+    )
+    chosen = resolved(free_of(residual_fn), params)
+    start, params = params, chosen.map(_as_array, params)
+    args = jax.tree.map(_strong, args)
     if isinstance(residual_fn, Problem):
+        residual_fn = dataclasses.replace(residual_fn, free=chosen)
         params = _checked(*flat_problem(residual_fn, params, args, has_aux), params)
-    plan = _planned(solver, residual_of(residual_fn), params, args, has_aux)
+    plan = _planned(solver, residual_of(residual_fn), params, args, has_aux, chosen)
     solver = solver.following(plan)
     with shown(progress, max_steps, str(plan)):
         solution = _compiled(
             residual_fn, params, args, solver, has_aux, max_steps, progress is not None
         )
-    solution = dataclasses.replace(solution, plan=str(plan))
+    value = chosen.merge(start, solution.value)
+    solution = dataclasses.replace(solution, value=value, plan=str(plan))
     if not isinstance(solution.stats["num_steps"], Tracer):
         solution = _trimmed(solution)
         if throw and solution.result != RESULTS.successful:
@@ -109,7 +122,8 @@ def linearise(
     """The residual at `params` and products with its Jacobian there.
 
     `linearisation.residual` is the flat residual (n,); `jvp` and `vjp` multiply one vector by J
-    and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given.
+    and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given. Vectors are
+    real: a complex array is all its real parts, and then all its imaginary parts.
     """
     problem, flat = flat_problem(residual_fn, params, args, has_aux)
     memory = Keep() if memory is None else memory
@@ -141,22 +155,28 @@ def _checked(problem: FlatProblem, flat: Float[Array, " p"], params: PyTree) -> 
 _plans: weakref.WeakKeyDictionary[Any, dict[Any, Plan]] = weakref.WeakKeyDictionary()
 
 
-def _planned(solver: LevenbergMarquardt, residual_fn, params, args, has_aux: bool) -> Plan:
+def _planned(
+    solver: LevenbergMarquardt, residual_fn, params, args, has_aux: bool, free: Free
+) -> Plan:
+    declared = as_problem(residual_fn, free=free)
+
     def shapes(tree):
         leaves, structure = jax.tree.flatten(tree)
-        return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        return structure, tuple(
+            (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves
+        )
 
     try:
         choices = (solver.linear_solver, solver.memory, solver.memory_limit, has_aux)
         known = _plans.setdefault(residual_fn, {})
-        key = (choices, shapes(params), shapes(args))
+        key = (choices, shapes(params), shapes(args), free)
         hash(key)
     except (TypeError, AttributeError):  # not hashable, or no array
-        return solver.plan(residual_fn, params, args, has_aux=has_aux)
+        return solver.plan(declared, params, args, has_aux=has_aux)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((params, args))):
-        return solver.plan(residual_fn, params, args, has_aux=has_aux)
+        return solver.plan(declared, params, args, has_aux=has_aux)
     if key not in known:
-        known[key] = solver.plan(residual_fn, params, args, has_aux=has_aux)
+        known[key] = solver.plan(declared, params, args, has_aux=has_aux)
     return known[key]
 
 
@@ -173,7 +193,13 @@ def _strong(leaf: Any) -> Any:
 
 @eqx.filter_jit
 def _compiled(
-    residual_fn, params, args, solver: LevenbergMarquardt, has_aux, max_steps: int, verbose: bool
+    residual_fn,
+    params,
+    args,
+    solver: LevenbergMarquardt,
+    has_aux: bool,
+    max_steps: int,
+    verbose: bool,
 ) -> Solution:
     problem, flat = flat_problem(residual_fn, params, args, has_aux)
     flat = problem.project(flat)

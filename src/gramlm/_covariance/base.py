@@ -70,7 +70,7 @@ class AbstractCovariance(lx.AbstractLinearOperator):
     @eqx.filter_jit
     def standard_errors(self) -> PyTree:
         """`√diag(Σ)`, a pytree as the parameters are, in their units."""
-        return self.params_spec.unflatten(self.deviations())
+        return self.params_spec.blank.unflatten(self.deviations())
 
     @eqx.filter_jit
     def overestimates(self) -> PyTree:
@@ -78,7 +78,7 @@ class AbstractCovariance(lx.AbstractLinearOperator):
 
         The estimate of a bound, from random probes: see `posterior_covariance`.
         """
-        return self.params_spec.unflatten(_too_large(self.deviations(), self.missed()))
+        return self.params_spec.blank.unflatten(_too_large(self.deviations(), self.missed()))
 
     @jaxtyped(typechecker=beartype)
     def confidence_intervals(self, level: float = 0.95) -> tuple[PyTree, PyTree]:

@@ -16,6 +16,7 @@ from .._jacobian import jacobian_of, residual_function, triangle_of
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Materialise, Recompute
 from .._misc import Scalar, column_lengths, map_blocks, matmul
 from .._plan import AutoMemory, ProblemSize
+from .._problem.declared import free_of
 from .._residual.rows import RowResidual
 from .._solve import linearise
 from .._whitened import krylov_basis
@@ -69,7 +70,7 @@ def covariance(
     **Raises:** `ValueError` for n ≤ p without a `noise_variance`.
     """
     rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
-    params = _as_arrays(params)
+    params = _as_arrays(residual_fn, params)
     return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, False)
 
 
@@ -95,7 +96,7 @@ def minimum_norm_covariance(
     those of kernels do, so does `rtol`, and `gramlm.posterior_covariance` is the one to ask.
     """
     rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
-    params = _as_arrays(params)
+    params = _as_arrays(residual_fn, params)
     return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, True)
 
 
@@ -145,7 +146,7 @@ def posterior_covariance(
     for value, name in ((num_probes, "num_probes"), (block_size, "block_size")):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1; got {value}.")
-    spec, flat = as_parameters(params)
+    spec, flat = as_parameters(params, free_of(residual_fn))
     factor = as_prior(prior, spec, flat.dtype)
     key = jax.random.key(0) if key is None else key
     sizes = (basis_size, num_probes, block_size)
@@ -251,7 +252,7 @@ def _posterior(
 def _linearised(
     residual_fn, params, args, has_aux: bool, memory: AbstractMemoryPolicy | None, whole: bool
 ) -> tuple[AbstractLinearisation, FlatSpec, Float[Array, " p"]]:
-    spec, flat = as_parameters(params)
+    spec, flat = as_parameters(params, free_of(residual_fn))
     if memory is None:
         # For its shapes: nothing of it is computed.
         at = linearise(residual_fn, params, args, has_aux=has_aux, memory=Recompute())
@@ -269,9 +270,9 @@ def _linearised(
     return linearise(residual_fn, params, args, has_aux=has_aux, memory=memory), spec, flat
 
 
-def _as_arrays(params: PyTree) -> PyTree:
+def _as_arrays(residual_fn: Callable[..., Any], params: PyTree) -> PyTree:
     # Python numbers would be compiled in.
-    spec, flat = as_parameters(params)
+    spec, flat = as_parameters(params, free_of(residual_fn))
     return spec.unflatten(flat)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._flatten import FlatSpec, flatten_residual
+from .._flatten import FlatSpec, Slot, flatten_residual
 from .._jacobian import row_batches
 from .._misc import map_blocks, unit_rows
 from .._residual.canonical import canonical
@@ -99,4 +99,5 @@ def _structure(output: PyTree, dtype: Any) -> FlatSpec:
                 f"`function` returned {leaf.dtype} values for {dtype} parameters. It must return "
                 "real arrays of the dtype of the parameters."
             )
-    return FlatSpec(treedef, tuple(leaf.shape for leaf in leaves))
+    slots = tuple(Slot(leaf.shape, is_complex=False) for leaf in leaves)
+    return FlatSpec(treedef, slots, (None,) * len(slots))

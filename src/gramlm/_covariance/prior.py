@@ -71,14 +71,18 @@ def _variances(prior: PyTree, spec: FlatSpec, dtype: Any) -> Float[Array, " p"]:
     if treedef != spec.treedef:
         raise ValueError(f"`prior` must be {_WHAT}, {spec.treedef}; got {treedef}. {_MATRIX}")
     parts = []
-    for leaf, shape in zip(leaves, spec.shapes, strict=True):
+    for leaf, slot in zip(leaves, spec.slots, strict=True):
+        if slot is None:
+            continue
         try:
-            parts.append(jnp.broadcast_to(jnp.asarray(leaf, dtype), shape).reshape(-1))
+            variances = jnp.broadcast_to(jnp.asarray(leaf, dtype), slot.shape)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"`prior` must have arrays that broadcast to the shapes of `params`, "
-                f"{list(spec.shapes)}; got {np.shape(leaf)} for {shape}. {_MATRIX}"
+                f"`prior` must have arrays that broadcast to the shapes of `params`; got "
+                f"{np.shape(leaf)} for {slot.shape}. {_MATRIX}"
             ) from error
+        both = jax.lax.complex(variances, variances) if slot.is_complex else variances
+        parts.append(slot.flatten(both))
     return jnp.concatenate(parts)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PyTree
 
+from .._free import frozen
 from .loss import AbstractLoss
 from .weights import AbstractWeighting
 
@@ -23,8 +24,13 @@ class Problem(eqx.Module):
       scalar, an array, or a pytree with the structure of the residual, or of its upper part, whose
       arrays broadcast to those of the residual; or a `gramlm.AbstractWeighting`. Weights come
       before the loss, whose scale is then in units of the weighted residual.
+    - `free`: which parameters to solve for, all unless given: a pytree prefix of the parameters
+      with leaves True, False, or functions of a leaf, as for `equinox.filter`, or boolean arrays of
+      the shape of a parameter, where single entries are free. What is fixed may be anything and
+      comes back as it came; fixed arrays of other values do not compile anew.
     - `lower`, `upper`: bounds of the parameters, parameter units: scalars, arrays, or pytrees with
       the structure of the parameters, or of its upper part; None or infinite for no bound.
+      Of a complex parameter they are complex: bounds of its real and its imaginary part.
 
     !!! Example
 
@@ -40,6 +46,7 @@ class Problem(eqx.Module):
     weights: AbstractWeighting | PyTree = None
     lower: PyTree = None
     upper: PyTree = None
+    free: PyTree = eqx.field(default=None, converter=frozen)
 
     def __check_init__(self):
         if isinstance(self.residual_fn, Problem):
@@ -53,6 +60,11 @@ class Problem(eqx.Module):
 def residual_of(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
     """The residual function itself."""
     return residual_fn.residual_fn if isinstance(residual_fn, Problem) else residual_fn
+
+
+def free_of(residual_fn: Callable[..., Any]) -> PyTree:
+    """Which parameters are free, as it was declared; None where nothing was."""
+    return residual_fn.free if isinstance(residual_fn, Problem) else None
 
 
 def as_problem(residual_fn: Callable[..., Any], **parts: Any) -> Callable[..., Any]:

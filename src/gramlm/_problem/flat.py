@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Inexact, PyTree
 
 from .._flatten import FlatSpec
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy
 from .._misc import dot, sum_squares
 from .._residual.base import AbstractResidual
-from .._residual.canonical import canonical, residual_structure
+from .._residual.canonical import canonical, flatten_output, residual_structure
+from .._residual.rows import RowResidual
 from .box import Box, Face
 from .declared import Problem
-from .flat_loss import FlatLoss, Segment
+from .flat_loss import FlatLoss, Layout, Segment
 from .loss import AbstractLoss, AbstractScaledLoss, PerBlock
 from .row_factor import AbstractRowFactor, DiagonalFactor, factored, product
 from .weights import AbstractWeighting, check_weights
@@ -122,39 +123,41 @@ def flat_problem(
     if not isinstance(residual_fn, Problem):
         function, flat = canonical(residual_fn, params, args, has_aux)
         return FlatProblem(function), flat
-    function, flat = canonical(residual_fn.residual_fn, params, args, has_aux)
+    function, flat = canonical(
+        residual_fn.residual_fn, params, args, has_aux, free=residual_fn.free
+    )
     structure = residual_structure(function, flat)
     problem = FlatProblem(
         function=function,
-        weights=_row_factor(residual_fn.weights, structure, flat.dtype),
-        loss=_flat_loss(residual_fn.loss, structure),
-        box=_box(residual_fn.lower, residual_fn.upper, params, flat),
+        weights=_row_factor(residual_fn.weights, function, structure, flat.dtype),
+        loss=_flat_loss(residual_fn.loss, function, structure),
+        box=_box(residual_fn.lower, residual_fn.upper, params, function.params_spec, flat.dtype),
     )
     return problem, flat
 
 
-def _row_factor(weights: Any, structure: PyTree, dtype: Any) -> AbstractRowFactor | None:
+def _row_factor(
+    weights: Any, function: AbstractResidual, structure: PyTree, dtype: Any
+) -> AbstractRowFactor | None:
     if weights is None:
         return None
     if isinstance(weights, AbstractWeighting):
-        size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(structure))
-        return weights.factor(size, dtype)
-    flat = _spread(weights, structure, "weights", "the residual", 1.0, dtype)
-    check_weights(flat, "`weights`")
-    return DiagonalFactor(jnp.sqrt(flat))
+        return weights.factor(function.size, dtype)
+    leaves = []
+    for value, leaf in _along(weights, structure, "weights", "the residual", _is_none):
+        array = _broadcast(1.0 if value is None else value, leaf, "weights", "the residual", dtype)
+        check_weights(array, "`weights`")
+        root = jnp.sqrt(array)
+        leaves.append(jax.lax.complex(root, root) if _is_complex(leaf) else root)
+    tree = jtu.tree_unflatten(jtu.tree_structure(structure), leaves)
+    return DiagonalFactor(flatten_output(function, tree))
 
 
-def _box(lower: Any, upper: Any, params: PyTree, flat: Float[Array, " p"]) -> Box | None:
+def _box(lower: Any, upper: Any, params: PyTree, spec: FlatSpec, dtype: Any) -> Box | None:
     if lower is None and upper is None:
         return None
-    bounds = [
-        _spread(bound, params, name, "`params`", infinite, flat.dtype)
-        for bound, name, infinite in ((lower, "lower", -jnp.inf), (upper, "upper", jnp.inf))
-    ]
-    for bound, name in zip(bounds, ("lower", "upper"), strict=True):
-        if not isinstance(bound, Tracer) and np.any(np.isnan(bound)):
-            raise ValueError(f"`{name}` holds NaN; write infinity, or None, for no bound.")
-    low, high = bounds
+    low = _flat_bound(lower, params, spec, "lower", -jnp.inf, dtype)
+    high = _flat_bound(upper, params, spec, "upper", jnp.inf, dtype)
     if not isinstance(low, Tracer) and not isinstance(high, Tracer):
         crossed = np.asarray(low > high)
         if np.any(crossed):
@@ -165,22 +168,46 @@ def _box(lower: Any, upper: Any, params: PyTree, flat: Float[Array, " p"]) -> Bo
     return Box(low, high)
 
 
-def _spread(
-    tree: Any, structure: PyTree, name: str, of: str, missing: float, dtype: Any
-) -> Float[Array, " m"]:
-    """One number for each entry of the arrays of `structure`, from a prefix of it."""
-    parts = [
-        _broadcast(missing if value is None else value, leaf, name, of, dtype)
-        for value, leaf in _along(tree, structure, name, of, lambda x: x is None)
-    ]
-    return jnp.concatenate(parts)
+def _flat_bound(
+    bound: Any, params: PyTree, spec: FlatSpec, name: str, infinite: float, dtype: Any
+) -> Float[Array, " p"]:
+    """One number for each free parameter, from a prefix of the parameters."""
+    parts = []
+    pairs = _along(bound, params, name, "`params`", _is_none)
+    for (value, leaf), slot in zip(pairs, spec.slots, strict=True):
+        if slot is None:
+            continue
+        value = infinite if value is None else value
+        if slot.is_complex:
+            parts.append(slot.flatten(_complex_bound(value, leaf, name, dtype)))
+        else:
+            parts.append(slot.flatten(_broadcast(value, leaf, name, "`params`", dtype)))
+    flat = jnp.concatenate(parts)
+    if not isinstance(flat, Tracer) and np.any(np.isnan(flat)):
+        raise ValueError(f"`{name}` holds NaN; write infinity, or None, for no bound.")
+    return flat
 
 
-def _broadcast(value: Any, leaf: Any, name: str, of: str, dtype: Any) -> Float[Array, " m"]:
+def _complex_bound(value: Any, leaf: Any, name: str, dtype: Any) -> Inexact[Array, "..."]:
+    if jnp.iscomplexobj(value):
+        value = jnp.asarray(value)
+        real, imaginary = value.real, value.imag
+    else:
+        finite = jnp.isfinite(jnp.asarray(value))
+        if not isinstance(finite, Tracer) and np.any(finite):
+            raise TypeError(
+                f"`{name}` must be complex for a complex parameter: bounds of its real and of its "
+                f"imaginary part; got {_described(value)}."
+            )
+        real = imaginary = value
+    parts = (_broadcast(part, leaf, name, "`params`", dtype) for part in (real, imaginary))
+    return jax.lax.complex(*parts)
+
+
+def _broadcast(value: Any, leaf: Any, name: str, of: str, dtype: Any) -> Float[Array, "..."]:
     shape = jnp.shape(leaf)
     try:
-        array = jnp.asarray(value, dtype)
-        return jnp.broadcast_to(array, shape).reshape(-1)
+        return jnp.broadcast_to(jnp.asarray(value, dtype), shape)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`{name}` must be numbers that broadcast to the arrays of {of}; got "
@@ -191,6 +218,14 @@ def _broadcast(value: Any, leaf: Any, name: str, of: str, dtype: Any) -> Float[A
 def _described(value: Any) -> str:
     shape = getattr(value, "shape", None)
     return repr(value) if shape is None else f"an array of the shape {tuple(shape)}"
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
+def _is_complex(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.complexfloating)
 
 
 def _along(
@@ -212,38 +247,76 @@ def _along(
     ]
 
 
-def _flat_loss(loss: Any, structure: PyTree) -> FlatLoss | None:
+def _flat_loss(loss: Any, function: AbstractResidual, structure: PyTree) -> FlatLoss | None:
     if loss is None:
         return None
-
-    pairs = _along(
-        loss, structure, "loss", "the residual", lambda x: x is None or isinstance(x, AbstractLoss)
-    )
     segments, start = [], 0
-    for one, leaf in pairs:
+    for one, outer, leaf in _parts(loss, function, structure):
         if not (one is None or isinstance(one, AbstractLoss)):
             raise TypeError(
                 f"`loss` must be a `gramlm.AbstractLoss`, such as `gramlm.Huber(1.0)`; got {one!r}."
             )
-        stop = start + math.prod(leaf.shape)
+        layout = _layout(one, outer, leaf)
+        stop = start + math.prod(layout)
         if stop > start:
-            segments.append(Segment(_fitted(one, leaf), start, stop))
+            segments.append(Segment(_fitted(one, leaf), start, stop, layout))
         start = stop
     return FlatLoss(tuple(segments))
 
 
+def _parts(loss: Any, function: AbstractResidual, structure: PyTree):
+    """For each part of the flat residual its loss, its data points (1 unless `Rows`), its array."""
+
+    def is_leaf(value):
+        return value is None or isinstance(value, AbstractLoss)
+
+    if not isinstance(function, RowResidual):
+        for one, leaf in _along(loss, structure, "loss", "the residual", is_leaf):
+            yield one, 1, leaf
+        return
+    # The arrays of a point lie side by side: one loss for all of them.
+    blocks = (structure,) if len(function.functions) == 1 else structure
+    stand_ins = tuple(_Points(block) for block in blocks)
+    one_for_each = stand_ins[0] if len(blocks) == 1 else stand_ins
+    pairs = _along(loss, one_for_each, "loss", "the functions of `Rows`", is_leaf)
+    for (one, stand_in), data, m in zip(pairs, function.datasets, function.sizes, strict=True):
+        leaves, count = jax.tree.leaves(stand_in.block), len(jax.tree.leaves(data)[0])
+        if len(leaves) == 1:
+            yield one, count, leaves[0]
+        elif any(_is_complex(leaf) for leaf in leaves) and one is not None:
+            raise TypeError(
+                "A function of `Rows` that has a loss must return one array if it is complex; got "
+                f"{len(leaves)}."
+            )
+        else:
+            yield one, count, jax.ShapeDtypeStruct((count, m), leaves[0].dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Points:
+    """What a function of `Rows` returns for all of its points, as one leaf."""
+
+    block: Any
+
+
+def _layout(loss: AbstractLoss | None, outer: int, leaf: Any) -> Layout:
+    count = math.prod(leaf.shape) // max(outer, 1)
+    block = loss.size if isinstance(loss, PerBlock) else 1
+    if count % block:
+        raise ValueError(
+            f"`PerBlock(size={block})` does not divide the residual array of the shape "
+            f"{leaf.shape} into whole blocks."
+        )
+    return Layout(outer, 2 if _is_complex(leaf) else 1, count // block, block)
+
+
 def _fitted(loss: AbstractLoss | None, leaf: Any) -> AbstractLoss | None:
     """The loss with its scale spread over the residuals, or blocks, of one array."""
-    size = math.prod(leaf.shape)
     if isinstance(loss, PerBlock):
-        if size % loss.size:
-            raise ValueError(
-                f"`PerBlock(size={loss.size})` does not divide the residual array of the shape "
-                f"{leaf.shape} into whole blocks."
-            )
-        blocks = jax.ShapeDtypeStruct((size // loss.size,), leaf.dtype)
+        blocks = jax.ShapeDtypeStruct((math.prod(leaf.shape) // loss.size,), leaf.dtype)
         return dataclasses.replace(loss, loss=_fitted(loss.loss, blocks))
     if isinstance(loss, AbstractScaledLoss) and jnp.ndim(loss.scale) > 0:
-        scale = _broadcast(loss.scale, leaf, "scale", "the residual", leaf.dtype)
-        return dataclasses.replace(loss, scale=scale)
+        dtype = jnp.finfo(leaf.dtype).dtype
+        scale = _broadcast(loss.scale, leaf, "scale", "the residual", dtype)
+        return dataclasses.replace(loss, scale=scale.reshape(-1))
     return loss

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._misc import dot, safe_divide, sum_squares
-from .loss import AbstractLoss, PerBlock, slopes
+from .loss import AbstractLoss, slopes
 from .row_factor import AbstractRowFactor, DiagonalFactor
 
 # Of the curvature ρ′ that a loss has at 0, at least this part is kept along r, where Newton's
@@ -15,20 +15,43 @@ from .row_factor import AbstractRowFactor, DiagonalFactor
 LEAST_CURVATURE = 0.1
 
 
+class Layout(NamedTuple):
+    """How residuals that follow one another form blocks: an array of these axes, of which a block
+    takes all of the second, real and imaginary parts, and all of the last.
+    """
+
+    outer: int
+    parts: int
+    inner: int
+    block: int
+
+    @property
+    def single(self) -> bool:
+        """Whether each residual is a block by itself."""
+        return self.parts * self.block == 1
+
+    def sums(self, x: Float[Array, "m *k"]) -> Float[Array, "b *k"]:
+        """Sums over the blocks."""
+        return jnp.sum(x.reshape(*self, *x.shape[1:]), axis=(1, 3)).reshape(-1, *x.shape[1:])
+
+    def spread(self, x: Float[Array, "b *k"]) -> Float[Array, "m *k"]:
+        """What belongs to a block, for each of its residuals."""
+        rest = x.shape[1:]
+        apart = x.reshape(self.outer, 1, self.inner, 1, *rest)
+        return jnp.broadcast_to(apart, (*self, *rest)).reshape(-1, *rest)
+
+
 class Segment(eqx.Module):
-    """Residuals `start … stop` with one loss, None for squares, of blocks of one size."""
+    """Residuals `start … stop` with one loss, None for squares, of blocks of one layout."""
 
     loss: AbstractLoss | None
     start: int = eqx.field(static=True)
     stop: int = eqx.field(static=True)
+    layout: Layout = eqx.field(static=True)
 
-    @property
-    def block(self) -> int:
-        return self.loss.size if isinstance(self.loss, PerBlock) else 1
-
-    def of(self, residual: Float[Array, " n"]) -> Float[Array, "m b"]:
-        """Its blocks, as rows."""
-        return residual[self.start : self.stop].reshape(-1, self.block)
+    def of(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
+        """Its part of what belongs to all residuals."""
+        return x[self.start : self.stop]
 
 
 class Correction(NamedTuple):
@@ -45,15 +68,11 @@ class BlockFactor(AbstractRowFactor):
     weight: Float[Array, " n"]
     turn: Float[Array, " n"]
     unit: Float[Array, " n"]
-    segments: tuple[tuple[int, int, int], ...] = eqx.field(static=True)  # start, stop, block
+    segments: tuple[Segment, ...]
 
     def times(self, x: Float[Array, "n k"]) -> Float[Array, "n k"]:
         along = self.unit[:, None] * x
-        sums = []
-        for start, stop, block in self.segments:
-            part = along[start:stop].reshape(-1, block, x.shape[1])
-            total = jnp.broadcast_to(jnp.sum(part, axis=1, keepdims=True), part.shape)
-            sums.append(total.reshape(stop - start, x.shape[1]))
+        sums = [s.layout.spread(s.layout.sums(s.of(along))) for s in self.segments]
         return self.weight[:, None] * x - (self.turn * self.unit)[:, None] * jnp.concatenate(sums)
 
     def transposed(self, u: Float[Array, "n k"]) -> Float[Array, "n k"]:
@@ -77,9 +96,8 @@ class FlatLoss(eqx.Module):
     def cost(self, residual: Float[Array, " n"]) -> Float[Array, ""]:
         total = jnp.zeros((), residual.dtype)
         for segment in self.segments:
-            part = residual[segment.start : segment.stop]
             if segment.loss is None:
-                total += 0.5 * sum_squares(part)
+                total += 0.5 * sum_squares(segment.of(residual))
             else:
                 total += 0.5 * jnp.sum(self._rho(segment, residual))
         return total
@@ -89,7 +107,7 @@ class FlatLoss(eqx.Module):
         total = jnp.zeros((), before.dtype)
         for segment in self.segments:
             if segment.loss is None:
-                old, new = (r[segment.start : segment.stop] for r in (before, after))
+                old, new = segment.of(before), segment.of(after)
                 total += 0.5 * dot(old - new, old + new)
             else:
                 total += 0.5 * jnp.sum(self._rho(segment, before) - self._rho(segment, after))
@@ -108,15 +126,12 @@ class FlatLoss(eqx.Module):
         weight, stretch, turn = (
             jnp.concatenate([getattr(part, name) for part in parts]) for name in Correction._fields
         )
-        if all(segment.block == 1 for segment in self.segments):
+        if all(segment.layout.single for segment in self.segments):
             return stretch * residual, DiagonalFactor(weight - turn)
-        units = []
-        for segment in self.segments:
-            blocks = segment.of(residual)
-            length = jnp.sqrt(_squares(blocks))[:, None]
-            units.append(safe_divide(blocks, jnp.broadcast_to(length, blocks.shape)).reshape(-1))
-        shapes = tuple((s.start, s.stop, s.block) for s in self.segments)
-        return stretch * residual, BlockFactor(weight, turn, jnp.concatenate(units), shapes)
+        lengths = [s.layout.sums(s.of(residual) ** 2) for s in self.segments]
+        spread = [s.layout.spread(jnp.sqrt(x)) for s, x in zip(self.segments, lengths, strict=True)]
+        unit = safe_divide(residual, jnp.concatenate(spread))
+        return stretch * residual, BlockFactor(weight, turn, unit, self.segments)
 
     def _correction(self, segment: Segment, residual: Float[Array, " n"]) -> Correction:
         count = segment.stop - segment.start
@@ -130,18 +145,14 @@ class FlatLoss(eqx.Module):
         # Where ρ is convex in s the correction must not turn J by more than it is.
         kept = jnp.sqrt(jnp.maximum(newton, LEAST_CURVATURE))
         root = jnp.where(slope > 0, jnp.sqrt(jnp.where(slope > 0, slope, 1)), 0)
-        spread = [jnp.repeat(x, segment.block) for x in (root, root / kept, root * (1 - kept))]
-        return Correction(*spread)
+        of_blocks = (root, root / kept, root * (1 - kept))
+        return Correction(*(segment.layout.spread(x) for x in of_blocks))
 
     def _squares(self, segment: Segment, residual: Float[Array, " n"]) -> Float[Array, " m"]:
-        blocks = segment.of(residual)
-        return _squares(blocks if self.unit is None else self.unit * blocks)
+        part = segment.of(residual)
+        return segment.layout.sums((part if self.unit is None else self.unit * part) ** 2)
 
     def _rho(self, segment: Segment, residual: Float[Array, " n"]) -> Float[Array, " m"]:
         assert segment.loss is not None
         rho = segment.loss.rho(self._squares(segment, residual))
         return rho if self.unit is None else rho / self.unit**2
-
-
-def _squares(blocks: Float[Array, "m b"]) -> Float[Array, " m"]:
-    return jnp.sum(blocks**2, axis=1)

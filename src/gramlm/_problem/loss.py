@@ -135,8 +135,9 @@ class L1(AbstractLoss):
 class PerBlock(AbstractLoss):
     """A loss of the norms of blocks of `size` residuals that follow one another.
 
-    As where an outlier spoils all coordinates of a point. Blocks follow the order of the flat
-    residual: the last axes of its arrays. Of a `gramlm.Rows` they may be its points.
+    As where an outlier spoils all coordinates of a point. Blocks follow the order of the entries
+    of an array of the residual, and of `gramlm.Rows` lie within a point. A complex residual is a
+    block of its two parts anyway: what counts is `|r|`.
     """
 
     loss: AbstractLoss

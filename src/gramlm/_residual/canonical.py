@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._flatten import FlatSpec, as_parameters, flatten_residual
+from .._flatten import FlatSpec, as_parameters, dtypes_of, flatten_residual
 from .._misc import described
 from .base import AbstractResidual
 from .declared import Rows
@@ -19,14 +19,19 @@ from .rows import RowResidual
 
 
 def canonical(
-    residual_fn: Callable[..., Any], params: PyTree, args: PyTree = None, has_aux: bool = False
+    residual_fn: Callable[..., Any],
+    params: PyTree,
+    args: PyTree = None,
+    has_aux: bool = False,
+    *,
+    free: PyTree = None,
 ) -> tuple[AbstractResidual, Float[Array, " p"]]:
-    """The residual as a function of a flat vector, and the flat parameters.
+    """The residual as a function of a flat vector, and the flat parameters that are free.
 
     Raises `TypeError` or `ValueError`, naming the argument, for parameters or residuals that are
-    not non-empty pytrees of real arrays of one floating dtype.
+    not non-empty pytrees of real or complex arrays of one precision.
     """
-    params_spec, flat = as_parameters(params)
+    params_spec, flat = as_parameters(params, free)
     if isinstance(residual_fn, Rows):
         if has_aux:
             raise ValueError("`has_aux=True` does not go with `Rows`: its rows have no aux.")
@@ -73,6 +78,14 @@ def residual_structure(residual: AbstractResidual, params: Float[Array, " p"]) -
         ),
         params,
     )
+
+
+def flatten_output(residual: AbstractResidual, output: PyTree) -> Float[Array, " n"]:
+    """A pytree like that of `residual_structure`, in the order of the flat residual."""
+    if not isinstance(residual, RowResidual):
+        return flatten_residual(output)
+    blocks = (output,) if len(residual.functions) == 1 else output
+    return jnp.concatenate([jax.vmap(flatten_residual)(block).reshape(-1) for block in blocks])
 
 
 def bind_args(residual_fn: Callable[..., Any], args: PyTree) -> Callable[[PyTree], Any]:
@@ -146,32 +159,32 @@ def _shape_of(function, params_spec: FlatSpec, flat) -> jax.ShapeDtypeStruct:
 
     def evaluate(vector):
         output = function(params_spec.unflatten(vector))
-        if isinstance(output, jax.Array | np.generic | float | int) and jnp.ndim(output) == 0:
+        number = isinstance(output, jax.Array | np.generic | float | int | complex)
+        if number and jnp.ndim(output) == 0:
             raise ValueError(
                 "`residual_fn` returned a scalar. It must return the residuals themselves, whose "
                 "squares are summed here, not their sum; a single residual has the shape (1,)."
             )
-        return flatten_residual(output)
+        return _of_dtype(vector.dtype, output, "`residual_fn`")
 
-    structure = jax.eval_shape(evaluate, flat)
-    if structure.dtype != flat.dtype:
-        raise TypeError(
-            f"`residual_fn` returned {structure.dtype} residuals for {flat.dtype} parameters. "
-            f"Cast the data or the parameters, so that both are of one dtype."
-        )
-    return structure
+    return jax.eval_shape(evaluate, flat)
 
 
 def _point_size(function, data, params_spec, flat) -> int:
     point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
 
     def evaluate(vector, x):
-        return flatten_residual(function(params_spec.unflatten(vector), x))
+        output = function(params_spec.unflatten(vector), x)
+        return _of_dtype(vector.dtype, output, "A function of `Rows`")
 
-    structure = jax.eval_shape(evaluate, flat, point)
-    if structure.dtype != flat.dtype:
+    return jax.eval_shape(evaluate, flat, point).shape[0]
+
+
+def _of_dtype(dtype: Any, output: PyTree, name: str) -> Float[Array, " n"]:
+    residual = flatten_residual(output)
+    if residual.dtype != dtype:
         raise TypeError(
-            f"A function of `Rows` returned {structure.dtype} residuals for {flat.dtype} "
-            "parameters. Cast the data or the parameters, so that both are of one dtype."
+            f"{name} returned {dtypes_of(output)} residuals for {dtype} parameters. Cast the data "
+            "or the parameters, so that both are of one precision."
         )
-    return structure.shape[0]
+    return residual
