@@ -101,9 +101,8 @@ def test_weights_of_points_work_with_rows_and_the_krylov_engine():
         linear_solver=gramlm.KrylovSolver(), memory=gramlm.RowBlocks(8), metric=gramlm.PowerMetric()
     )
     found = gramlm.solve(rows, jnp.zeros(50), (x, y), weights=weights, solver=lm)
-    other = gramlm.solve(
-        lambda t, data: jnp.sqrt(weights) * rows(t, data), jnp.zeros(50), (x, y), solver=lm
-    )
+    weighted = gramlm.Rows(lambda t, data: data[2] * point(t, data))
+    other = gramlm.solve(weighted, jnp.zeros(50), (x, y, jnp.sqrt(weights)), solver=lm)
     assert found.stats["initial_cost"] == other.stats["initial_cost"]
     steps = min(found.stats["num_steps"], other.stats["num_steps"], 3)
     np.testing.assert_allclose(found.history.cost[:steps], other.history.cost[:steps], rtol=1e-6)

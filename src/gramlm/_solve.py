@@ -88,7 +88,8 @@ def solve(
     args = jax.tree.map(_strong, args)
     if isinstance(residual_fn, Problem):
         residual_fn = dataclasses.replace(residual_fn, free=chosen)
-        params = _checked(*flat_problem(residual_fn, params, args, has_aux), params)
+        if residual_fn.checked:
+            params = _checked(*flat_problem(residual_fn, params, args, has_aux), params)
     plan = _planned(solver, residual_of(residual_fn), params, args, has_aux, chosen)
     solver = solver.following(plan)
     with shown(progress, max_steps, str(plan)):

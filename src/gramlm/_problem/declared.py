@@ -52,6 +52,11 @@ class Problem(eqx.Module):
         if isinstance(self.residual_fn, Problem):
             raise TypeError("`Problem` takes a residual function, not another `Problem`.")
 
+    @property
+    def checked(self) -> bool:
+        """Whether it holds numbers that have to be looked at before a solve."""
+        return not (self.loss is self.weights is self.lower is self.upper is None)
+
     def __call__(self, *args: Any) -> Any:
         """What the residual function returns: without weights, loss and bounds."""
         return self.residual_fn(*args)
