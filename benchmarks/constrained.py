@@ -78,7 +78,7 @@ def boxes() -> Iterator[Case]:
         start = np.asarray(problem.starts["×1"], float)
         found = gramlm.solve(problem.residual, jnp.asarray(start), throw=False, max_steps=BUDGET)
         half = 0.5 * (np.asarray(found.value) - start)
-        cut = np.arange(start.size) % 2 == 0
+        cut = (np.arange(start.size) % 2 == 0) & (half != 0)
         lower = np.where(cut, start - np.abs(half), -np.inf)
         upper = np.where(cut, start + np.abs(half), np.inf)
         yield Case(problem.name, problem.residual, start, lower, upper)

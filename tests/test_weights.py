@@ -104,7 +104,7 @@ def test_weights_of_points_work_with_rows_and_the_krylov_engine():
     weighted = gramlm.Rows(lambda t, data: data[2] * point(t, data))
     other = gramlm.solve(weighted, jnp.zeros(50), (x, y, jnp.sqrt(weights)), solver=lm)
     assert found.stats["initial_cost"] == other.stats["initial_cost"]
-    steps = min(found.stats["num_steps"], other.stats["num_steps"], 3)
+    steps = min(found.stats["num_steps"], other.stats["num_steps"], 2)
     np.testing.assert_allclose(found.history.cost[:steps], other.history.cost[:steps], rtol=1e-6)
     np.testing.assert_allclose(rows(found.value, (x, y)), 0, atol=1e-6)
 
