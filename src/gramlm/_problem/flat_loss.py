@@ -11,7 +11,9 @@ from .loss import AbstractLoss, slopes
 from .row_factor import AbstractRowFactor, DiagonalFactor
 
 # Of the curvature ρ′ that a loss has at 0, at least this part is kept along r, where Newton's
-# would be less or negative.
+# would be less or negative. Eight regressions with outliers and soft L1 took 249 Jacobians with 1,
+# which is iteratively reweighted least squares, 187 with 0.3, 173 with 0.1, and with 0.02 445, one
+# not solved.
 LEAST_CURVATURE = 0.1
 
 
