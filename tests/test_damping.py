@@ -1,5 +1,6 @@
 """Each damping rule yields exactly the sequence that its formula says."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -102,6 +103,27 @@ def test_the_first_damping_in_a_solve_is_relative_to_the_largest_eigenvalue():
             lambda t, s: s * t - s, jnp.zeros(2), scales, solver=solver, max_steps=1, throw=False
         )
         np.testing.assert_allclose(solution.history.damping[0], scale**2, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["constant", "multiplicative", "delayed gratification", "nielsen, rejected", "trust region"],
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_next_trial_is_made_at_a_damping_that_is_asked_for(name, dtype):
+    rule = SEQUENCES[name][0] if name in SEQUENCES else gramlm.TrustRegion()
+    fresh = rule.init(jnp.asarray(200.0, dtype))
+    later = rule.accepted(fresh, trial(jnp.asarray(2.0, dtype), 0.9))
+    failed = rule.rejected(later, trial(jnp.asarray(2.0, dtype), -1.0))
+    asked = [rule.with_damping(state, jnp.asarray(7.0, dtype)) for state in (fresh, later, failed)]
+    for state in asked:
+        assert value(rule, state) == 7.0
+        assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, fresh)
+        assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(state))
+        # From there on it goes its own way, whatever there was before.
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, state, asked[0]))
+    learnt = rule.rejected(asked[0], trial(jnp.asarray(7.0, dtype), -1.0))
+    assert name == "constant" or value(rule, learnt) > 7.0
 
 
 RULES = [

@@ -243,6 +243,9 @@ class Ladder(gramlm.AbstractDamping[jax.Array]):
     def rejected(self, state, trial):
         return state + 1
 
+    def with_damping(self, state, damping):
+        return damping
+
 
 def test_solvers_and_damping_rules_of_ones_own():
     solver = LM(

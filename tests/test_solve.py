@@ -160,9 +160,11 @@ def _counted(params):
 def test_lines_show_each_step(form, capsys):
     solution = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]), verbose=form)
     lines = capsys.readouterr().out.strip().splitlines()
-    plan, head, *steps = lines
+    plan, _, head, *steps, end = lines
     assert plan == solution.plan
-    assert head.split() == ["step", "cost", "gradient", "damping", "gain", "trials", "inner"]
+    names = ["step", "cost", "gradient", "damping", "gain", "trials", "inner", "seconds", "left"]
+    assert head.split() == names
+    assert gramlm.CRITERIA[solution.stats["criterion"]] in end
     assert [int(line.split()[0]) for line in steps] == [*range(1, len(steps) + 1)]
     assert len(steps) == int(solution.stats["num_steps"])
     np.testing.assert_allclose(float(steps[0].split()[1]), solution.history.cost[1], rtol=1e-5)

@@ -4,6 +4,18 @@ from ._acceptance import AbstractAcceptance as AbstractAcceptance
 from ._acceptance import Attempted as Attempted
 from ._acceptance import Bold as Bold
 from ._acceptance import Descent as Descent
+from ._action import AbstractAction as AbstractAction
+from ._action import SetDamping as SetDamping
+from ._action import Stop as Stop
+from ._budget import Budget as Budget
+from ._budget import Remaining as Remaining
+from ._callback import AbstractCallback as AbstractCallback
+from ._callback import Beginning as Beginning
+from ._callback import Ending as Ending
+from ._callback import Event as Event
+from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint_file import CheckpointError as CheckpointError
+from ._checkpoints import Checkpoints as Checkpoints
 from ._correction import AbstractCorrection as AbstractCorrection
 from ._correction import Geodesic as Geodesic
 from ._covariance.base import AbstractCovariance as AbstractCovariance
@@ -69,6 +81,7 @@ from ._plan import AutoMemory as AutoMemory
 from ._plan import AutoSolver as AutoSolver
 from ._plan import Plan as Plan
 from ._plan import ProblemSize as ProblemSize
+from ._plot import plot_history as plot_history
 from ._preconditioner.base import AbstractPreconditioner as AbstractPreconditioner
 from ._preconditioner.block_jacobi import BlockJacobi as BlockJacobi
 from ._preconditioner.jacobi import Jacobi as Jacobi
@@ -93,9 +106,9 @@ from ._problem.weights import AbstractWeighting as AbstractWeighting
 from ._problem.weights import LinearWeighting as LinearWeighting
 from ._problem.weights import NoiseCovariance as NoiseCovariance
 from ._product_costs import ProductCosts as ProductCosts
-from ._progress import AbstractProgress as AbstractProgress
 from ._progress import Lines as Lines
 from ._progress import ProgressBar as ProgressBar
+from ._recording import Recording as Recording
 from ._residual.base import AbstractResidual as AbstractResidual
 from ._residual.declared import Rows as Rows
 from ._solution import CRITERIA as CRITERIA
@@ -103,6 +116,7 @@ from ._solution import RESULTS as RESULTS
 from ._solution import History as History
 from ._solution import Solution as Solution
 from ._solution import SolveError as SolveError
+from ._solution import SolveInterrupted as SolveInterrupted
 from ._solution import StepInfo as StepInfo
 from ._solve import linearise as linearise
 from ._solve import solve as solve

@@ -12,36 +12,35 @@ import jax
 import numpy as np
 
 from . import _terrain as terrain_job
-from ._progress import AbstractProgress
-from ._solution import CRITERIA, RESULTS, StepInfo
+from ._callback import AbstractCallback, Beginning, Ending, Event
+from ._solution import CRITERIA, RESULTS
 
 _MISSING = (
     '{name} is not installed. The main job needs matplotlib and SciPy: pip install "gramlm[plots]"'
 )
 
 
-class _Metres(AbstractProgress):
+class _Metres(AbstractCallback):
     """One line a step: the RMSE at the samples in metres, and how the step went."""
 
     def __init__(self, samples: int, scale: float):
         self._samples, self._scale = samples, scale
-        self._begin = 0.0
 
-    def start(self, max_steps: int, plan: str) -> None:
-        self._begin = time.perf_counter()
-        print(plan)
+    def start(self, beginning: Beginning) -> None:
+        print(beginning.plan)
         print(f"{'step':>6} {'RMSE [m]':>10} {'damping':>10} {'gain':>7} {'trials':>7} {'time':>8}")
 
-    def report(self, step: int, info: StepInfo) -> None:
+    def __call__(self, event: Event) -> None:
+        info = event.info
         rmse = self._scale * float(np.sqrt(2 * float(info.cost) / self._samples))
         mark = "" if info.accepted else "  rejected"
         print(
-            f"{step:6d} {rmse:10.3f} {float(info.damping):10.2e} {float(info.gain_ratio):7.3f} "
-            f"{int(info.trials):7d} {time.perf_counter() - self._begin:6.1f} s{mark}",
+            f"{event.step:6d} {rmse:10.3f} {float(info.damping):10.2e} "
+            f"{float(info.gain_ratio):7.3f} {int(info.trials):7d} {event.seconds:6.1f} s{mark}",
             flush=True,
         )
 
-    def stop(self) -> None:
+    def end(self, ending: Ending | None) -> None:
         pass
 
 

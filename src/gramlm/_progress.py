@@ -1,114 +1,76 @@
-"""Progress of a compiled solve on the terminal."""
+"""Progress on the terminal or in a notebook, and nothing else."""
 
-import abc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
-import jax
-import numpy as np
-from tqdm import tqdm
-
-from ._solution import StepInfo
+from ._callback import AbstractCallback, Beginning, Ending, Event
 
 
-class AbstractProgress(abc.ABC):
-    """Shows each step of a solve."""
+class Lines(AbstractCallback):
+    """One line a step, on standard output, and one that says why the solve ended.
 
-    @abc.abstractmethod
-    def start(self, max_steps: int, plan: str) -> None:
-        """Called before the first step; `plan` says in words what was chosen for the problem."""
+    `left` is what is left of the budget of which least is left.
+    """
 
-    @abc.abstractmethod
-    def report(self, step: int, info: StepInfo) -> None:
-        """Called after step number `step`, counted from 1, with concrete diagnostics."""
+    def start(self, beginning: Beginning) -> None:
+        print(beginning.plan)
+        print(f"at most {beginning.budget}; the cost is {beginning.cost:.6e}")
+        print(
+            f"{'step':>5} {'cost':>13} {'gradient':>11} {'damping':>11} {'gain':>7} trials inner "
+            f"{'seconds':>9} left",
+            flush=True,
+        )
 
-    @abc.abstractmethod
-    def stop(self) -> None:
-        """Called after the last step, also when the solve fails."""
-
-
-class Lines(AbstractProgress):
-    """One line a step, on standard output."""
-
-    def start(self, max_steps: int, plan: str) -> None:
-        print(plan)
-        print(f"{'step':>5} {'cost':>13} {'gradient':>11} {'damping':>11} {'gain':>7} trials inner")
-
-    def report(self, step: int, info: StepInfo) -> None:
+    def __call__(self, event: Event) -> None:
+        info = event.info
         mark = "" if info.accepted else "  rejected"
         print(
-            f"{step:5d} {float(info.cost):13.6e} {float(info.gradient_norm):11.3e} "
+            f"{event.step:5d} {float(info.cost):13.6e} {float(info.gradient_norm):11.3e} "
             f"{float(info.damping):11.3e} {float(info.gain_ratio):7.3f} {int(info.trials):6d} "
-            f"{int(info.inner_iterations):5d}{mark}"
+            f"{int(info.inner_iterations):5d} {event.seconds:9.2f} "
+            f"{event.remaining.fraction:4.0%}{mark}",
+            flush=True,
         )
-        sys.stdout.flush()
 
-    def stop(self) -> None:
-        sys.stdout.flush()
+    def end(self, ending: Ending | None) -> None:
+        print("Ended by an error." if ending is None else ending, flush=True)
 
 
-class ProgressBar(AbstractProgress):
-    """One bar, by `tqdm`, with the cost, the gradient norm and the damping beside it."""
+class ProgressBar(AbstractCallback):
+    """One bar, by `tqdm`, with the cost, the gradient norm and the damping beside it.
+
+    In a notebook it is a widget. When the solve has ended a line says why.
+    """
 
     def __init__(self):
-        self._bar = None
+        self._bar: Any = None
 
-    def start(self, max_steps: int, plan: str) -> None:
-        self._bar = tqdm(total=max_steps, unit="step")
+    def start(self, beginning: Beginning) -> None:
+        from tqdm.auto import tqdm
 
-    def report(self, step: int, info: StepInfo) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"cost {float(info.cost):.4e}, gradient {float(info.gradient_norm):.2e}, "
-                f"damping {float(info.damping):.2e}",
-                refresh=False,
-            )
-            self._bar.update(1)
+        self._bar = tqdm(total=beginning.budget.steps, initial=beginning.step, unit="step")
 
-    def stop(self) -> None:
+    def __call__(self, event: Event) -> None:
+        info = event.info
+        # tqdm shows the steps left; the other budgets are shown where there are any.
+        left = f", {event.remaining.fraction:.0%} left"
+        self._bar.set_postfix_str(
+            f"cost {float(info.cost):.4e}, gradient {float(info.gradient_norm):.2e}, "
+            f"damping {float(info.damping):.2e}{left}",
+            refresh=False,
+        )
+        self._bar.update(event.step - self._bar.n)
+
+    def end(self, ending: Ending | None) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        if ending is not None:
+            print(ending, file=sys.stderr, flush=True)
 
 
-# The progress displays of the solves under way, innermost last. The compiled program calls one
-# fixed function, which looks here, so that a new display is not a new program.
-_active: list[AbstractProgress] = []
-
-
-def _to_active(step, info) -> None:
-    if _active:
-        _active[-1].report(int(step), jax.tree.map(np.asarray, info))
-
-
-def report(step, info: StepInfo) -> None:
-    """Reports a step from inside a compiled program."""
-    jax.debug.callback(_to_active, step, info)
-
-
-@contextmanager
-def shown(progress: AbstractProgress | None, max_steps: int, plan: str) -> Iterator[None]:
-    """Shows the steps made within the block."""
-    if progress is None:
-        yield
-        return
-    _active.append(progress)
-    progress.start(max_steps, plan)
-    try:
-        yield
-        jax.effects_barrier()
-    finally:
-        progress.stop()
-        _active.remove(progress)
-
-
-def as_progress(verbose: bool | AbstractProgress) -> AbstractProgress | None:
+def as_progress(verbose: bool | AbstractCallback) -> tuple[AbstractCallback, ...]:
     """`True` is one line a step, `False` is nothing."""
-    if isinstance(verbose, AbstractProgress):
-        return verbose
-    if isinstance(verbose, bool):
-        return Lines() if verbose else None
-    raise TypeError(
-        f"`verbose` must be a bool, `gramlm.Lines()` or `gramlm.ProgressBar()`; got {verbose!r}."
-    )
+    if isinstance(verbose, AbstractCallback):
+        return (verbose,)
+    return (Lines(),) if verbose else ()

@@ -4,8 +4,12 @@ from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._product_costs import ProductCosts
 
 Params = TypeVar("Params")
 
@@ -21,7 +25,7 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     nonlinear_max_steps_reached = (
         "The maximum number of steps was reached before any tolerance was met. The returned "
         "parameters are the best found: raise `max_steps`, loosen the tolerances of "
-        "`Termination`, or continue from `solution.value`."
+        "`Termination`, or continue with `resume=solution`."
     )
     nonfinite_start = (
         "The residual, its derivative, or the square of either is NaN or infinite at the "
@@ -50,6 +54,26 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     passed_better = (
         "The solve ended at a stationary point that costs more than the best point on its way "
         "uphill and downhill. That point is returned: go on from it with `acceptance=Descent()`."
+    )
+    stopped = (
+        "A callback ended the solve on purpose. The best parameters are returned; "
+        "`resume=solution` continues."
+    )
+    callback_failed = (
+        "A callback raised an exception, or returned what is no action. The best parameters are "
+        "returned: mend the callback, and `resume=solution` continues."
+    )
+    interrupted = (
+        "The solve was interrupted by Ctrl-C. The best parameters are returned: "
+        "`resume=solution` continues."
+    )
+    time_limit_reached = (
+        "The time limit was reached before any tolerance was met. The best parameters are "
+        "returned: raise `max_seconds`, or continue with `resume=solution`."
+    )
+    evaluation_limit_reached = (
+        "The limit of residual evaluations was reached before any tolerance was met. The best "
+        "parameters are returned: raise `max_evaluations`, and `resume=solution` continues."
     )
 
 
@@ -122,6 +146,33 @@ class StepInfo(eqx.Module):
     criterion: CRITERIA
     result: RESULTS
 
+    @classmethod
+    def before_any(cls, cost: Float[Array, ""]) -> "StepInfo":
+        """What there is to say before the first step."""
+        zero, none, no = jnp.zeros_like(cost), jnp.zeros((), jnp.int32), jnp.asarray(False)
+        return cls(
+            cost_before=cost,
+            cost_candidate=cost,
+            cost=cost,
+            scale=jnp.ones_like(cost),
+            accepted=no,
+            gain_ratio=zero,
+            damping=zero,
+            gradient_norm=zero,
+            relative_gradient=zero,
+            step_norm=zero,
+            acceleration_ratio=zero,
+            used_acceleration=no,
+            inner_iterations=none,
+            linear_residual=zero,
+            products=none,
+            trials=none,
+            evaluations=none,
+            largest_eigenvalue=zero,
+            criterion=CRITERIA.none,
+            result=RESULTS.running,
+        )
+
 
 class History(eqx.Module):
     """What happened at each step.
@@ -130,13 +181,22 @@ class History(eqx.Module):
     more: `cost[0]` is the cost at the start and `cost[i + 1]` the cost after step `i`. Under
     `jit` or `vmap` of a caller's own the lengths are those of `max_steps`, filled up with NaN.
 
-    **Attributes:** `cost` (squared residual units), `damping` (λ of the step's last trial),
-    `gradient_norm` (`‖Jᵀr‖_{M⁻¹}` at the start of the step).
+    **Attributes:**
+
+    - `cost`: squared residual units. `damping`: λ of the step's last trial.
+    - `gradient_norm`: `‖Jᵀr‖_{M⁻¹}` at the start of the step.
+    - `seconds`: since the solve began, at the end of the step. Where nobody watches, several steps
+      are made at a time, half a second's worth, and theirs is interpolated. NaN inside of a
+      transformation.
+    - `params`: the parameters after steps 0, `every`, 2·`every`, …, each leaf with that axis in
+      front, with `history=gramlm.Recording(params=True, every=…)`; otherwise None.
     """
 
     cost: Float[Array, "..."]
     damping: Float[Array, "..."]
     gradient_norm: Float[Array, "..."]
+    seconds: Float[Array, "..."]
+    params: PyTree[Any] = None
 
 
 class Solution(eqx.Module, Generic[Params]):
@@ -152,8 +212,11 @@ class Solution(eqx.Module, Generic[Params]):
       `relative_gradient`, and `criterion`, a member of `gramlm.CRITERIA`.
     - `history`: a `gramlm.History`.
     - `aux`: what the residual returned beside its value at `value`, with `has_aux=True`.
-    - `state`: the solver's state after the last step.
-    - `plan`: the choices that were made for this problem, in words.
+    - `state`: the solver's state after the last step, and `flat`, (p,), the flat parameters then:
+      those of `value` unless steps went uphill. With them `resume=solution` continues.
+    - `plan`: the choices that were made for this problem, in words. `costs`: what products with J
+      were measured to cost, where the choices depend on it.
+    - `reason`: why a callback stopped the solve, in its own words.
     """
 
     value: Params
@@ -162,11 +225,14 @@ class Solution(eqx.Module, Generic[Params]):
     history: History
     aux: PyTree[Any]
     state: PyTree[Any]
+    flat: Float[Array, "..."]
     plan: str = eqx.field(static=True, default="")
+    costs: ProductCosts | None = eqx.field(static=True, default=None)
+    reason: str = eqx.field(static=True, default="")
 
 
 class SolveError(RuntimeError):
-    """Raised by `gramlm.solve(..., throw=True)` when no tolerance was met.
+    """Raised by `gramlm.solve(..., throw=True)` when no tolerance was met, or a callback failed.
 
     Nothing is lost: `error.solution` is the whole `Solution`, with the best parameters found.
     """
@@ -176,3 +242,23 @@ class SolveError(RuntimeError):
     def __init__(self, message: str, solution: Solution):
         super().__init__(message)
         self.solution = solution
+
+
+class SolveInterrupted(KeyboardInterrupt):
+    """Raised by `gramlm.solve(..., throw=True)` after Ctrl-C.
+
+    `interrupt.solution` is the whole `Solution`; `resume=interrupt.solution` continues. Where
+    Ctrl-C was pressed twice, so that a step was left in the middle, its `state` may be None: then
+    go on from `solution.value`.
+    """
+
+    solution: Solution
+
+    def __init__(self, message: str, solution: Solution):
+        super().__init__(message)
+        self.solution = solution
+
+
+def code(item: RESULTS | CRITERIA) -> int:
+    """The number of a concrete member, for comparisons that cost nothing."""
+    return int(jax.tree.leaves(item)[0])

@@ -1,10 +1,14 @@
 """The front door."""
 
 import dataclasses
+import sys
+import time
+import traceback
 import warnings
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,19 +18,32 @@ from beartype import beartype
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, jaxtyped
 
+from ._budget import Budget
+from ._callback import AbstractCallback, as_callbacks
+from ._checkpoint import Checkpoint
+from ._checkpoints import Checkpoints
 from ._free import Free, resolved
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Keep
+from ._loop import begin, whole
 from ._misc import all_finite
+from ._pace import Pace
 from ._plan import Plan
 from ._problem.declared import Problem, as_problem, free_of, residual_of
 from ._problem.flat import FlatProblem, flat_problem
 from ._problem.row_factor import DiagonalFactor
-from ._progress import AbstractProgress, as_progress, report, shown
-from ._residual.canonical import bind_args, split_aux
-from ._solution import CRITERIA, RESULTS, History, Solution, SolveError
+from ._program import Split
+from ._progress import as_progress
+from ._recording import Recording
+from ._resume import AbstractSource, as_source
+from ._run import Run
+from ._solution import RESULTS, Solution, SolveError, SolveInterrupted, code
+from ._task import Task
+from ._watch import Watch
 
-Params = TypeVar("Params", bound=PyTree)
+Callback = Callable[..., Any]
+
+_DEFAULT = LevenbergMarquardt()
 
 
 @jaxtyped(typechecker=beartype)
@@ -39,8 +56,13 @@ def solve(
     has_aux: bool = False,
     free: PyTree = None,
     max_steps: int = 1000,
+    max_evaluations: int | None = None,
+    max_seconds: float | int | None = None,
     throw: bool = True,
-    verbose: bool | AbstractProgress = False,
+    callback: Callback | Sequence[Callback] | None = None,
+    verbose: bool | AbstractCallback = False,
+    history: Recording = Recording(),
+    resume: str | PathLike[str] | Checkpoint | Solution | None = None,
     loss: PyTree = None,
     weights: PyTree = None,
     lower: PyTree = None,
@@ -63,23 +85,34 @@ def solve(
       leaves True, False, or functions of a leaf, as for `equinox.filter`, or boolean arrays of the
       shape of a parameter, where single entries are free. What is fixed may be anything and comes
       back as it came; fixed arrays of other values do not compile anew.
-    - `max_steps`: the largest number of Jacobians.
+    - `max_steps`: the largest number of Jacobians. `max_evaluations`: of residual evaluations at
+      trial points, tested after each step. Both count the steps before a `resume`.
+    - `max_seconds`: of this call, compilation included, tested between steps; not inside of a
+      transformation.
     - `throw`: whether to raise when no tolerance of `solver.termination` was met.
+    - `callback`: a function of a `gramlm.Event`, a `gramlm.AbstractCallback`, or a list of them,
+      called after each step. It returns None, or `gramlm.Stop(…)`, `gramlm.SetDamping(…)`.
     - `verbose`: `True` for one line a step, `gramlm.ProgressBar()` for a bar.
+    - `history`: `gramlm.Recording(params=True)` keeps the parameters of each step.
+    - `resume`: the file of a checkpoint, a `gramlm.Checkpoint`, or a `gramlm.Solution` to go on
+      from. `params` then gives the structure alone.
     - `loss`, `weights`, `lower`, `upper`: what a residual costs, what it counts, and bounds of the
       parameters, as in `gramlm.Problem`. A start outside of the bounds is moved to the nearest
       point within, with a warning.
 
     **Returns:** a `gramlm.Solution`. Whatever the result, `value` is the best point found.
 
-    **Raises:** `gramlm.SolveError`, which holds the solution, when no tolerance was met and
-    `throw` is set (inside of a transformation a runtime error with the same message). `TypeError`
-    or `ValueError`, naming the argument, for bad input.
+    **Raises:** `gramlm.SolveError`, which holds the solution, when no tolerance was met or a
+    callback failed, and `gramlm.SolveInterrupted`, which holds it, too, after Ctrl-C, if
+    `throw` is set (inside of a transformation a runtime error with the same message); not
+    when a callback stopped the solve. `TypeError` or `ValueError`, naming the argument, for bad
+    input; `gramlm.CheckpointError` for a checkpoint of another solve, or a damaged one.
     """
-    if max_steps < 1:
-        raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
-    solver = LevenbergMarquardt() if solver is None else solver
-    progress = as_progress(verbose)
+    began = time.perf_counter()
+    budget = Budget(max_steps, max_evaluations, max_seconds)
+    callbacks = as_progress(verbose) + as_callbacks(callback)
+    source = None if resume is None else as_source(resume)
+    solver = _DEFAULT if solver is None else solver
     residual_fn = as_problem(
         residual_fn, loss=loss, weights=weights, lower=lower, upper=upper, free=free
     )
@@ -90,25 +123,78 @@ def solve(
         residual_fn = dataclasses.replace(residual_fn, free=chosen)
         if residual_fn.checked:
             params = _checked(*flat_problem(residual_fn, params, args, has_aux), params)
-    plan = _planned(solver, residual_of(residual_fn), params, args, has_aux, chosen)
-    solver = solver.following(plan)
-    with shown(progress, max_steps, str(plan)):
-        solution = _compiled(
-            residual_fn, params, args, solver, has_aux, max_steps, progress is not None
-        )
-    value = chosen.merge(start, solution.value)
-    solution = dataclasses.replace(solution, value=value, plan=str(plan))
-    if not isinstance(solution.stats["num_steps"], Tracer):
-        solution = _trimmed(solution)
-        if throw and solution.result != RESULTS.successful:
-            raise SolveError(RESULTS[solution.result], solution)
+    known = _planned(solver, residual_of(residual_fn), params, args, has_aux, chosen, source)
+    task = Task(residual_fn, params, args, known.solver, has_aux)
+    split = Split(task)
+    begun = None if _any_traced(split.arrays) else begin(split)
+    # A residual may close over what is transformed, too.
+    if begun is None or _any_traced(begun):
+        _refuse_in_transformation(budget, callbacks, source)
+        solution = _transformed(task, known.plan, budget, history, callbacks, throw)
+        return dataclasses.replace(solution, value=chosen.merge(start, solution.value))
+    run = Run(task, split, known.plan, budget, history, callbacks, known.pace, began)
+    if source is None:
+        run.start(*begun)
+    else:
+        run.resume(source, *begun[:2])
+    return _concluded(run.go(), run, throw)
+
+
+def _concluded(solution: Solution, run: Run, throw: bool) -> Solution:
+    """The solution, or what is raised with it."""
+    if not throw:
+        if run.cause is not None:
+            print("A callback of `gramlm.solve` failed:", file=sys.stderr)
+            traceback.print_exception(run.cause)
         return solution
-    if throw:
-        value, result = solution.result.error_if(
-            (solution.value, solution.result), solution.result != RESULTS.successful
-        )
-        return eqx.tree_at(lambda s: (s.value, s.result), solution, (value, result))
+    message = RESULTS[solution.result]
+    if run.cause is not None:
+        what = f"{type(run.cause).__name__}: {run.cause}"
+        raise SolveError(
+            f"{RESULTS[RESULTS.callback_failed]} It was {what}", solution
+        ) from run.cause
+    if run.interrupted:
+        raise SolveInterrupted(message or RESULTS[RESULTS.interrupted], solution)
+    if code(solution.result) not in (code(RESULTS.successful), code(RESULTS.stopped)):
+        raise SolveError(message, solution)
     return solution
+
+
+def _transformed(
+    task: Task,
+    plan: Plan,
+    budget: Budget,
+    history: Recording,
+    callbacks: tuple[AbstractCallback, ...],
+    throw: bool,
+) -> Solution:
+    """A solve inside of `jit`, `vmap`, or a derivative: one program."""
+    watch = Watch(callbacks, str(plan), budget) if callbacks else None
+    solution = whole(task, budget.steps, budget.evaluations, history, watch)
+    solution = dataclasses.replace(solution, plan=str(plan), costs=plan.size.costs)
+    if not throw:
+        return solution
+    result = solution.result
+    failed = (result != RESULTS.successful) & (result != RESULTS.stopped)
+    value, result = result.error_if((solution.value, result), failed)
+    return dataclasses.replace(solution, value=value, result=result)
+
+
+def _refuse_in_transformation(
+    budget: Budget, callbacks: tuple[AbstractCallback, ...], source: AbstractSource | None
+) -> None:
+    given = {
+        "max_seconds": budget.seconds is not None,
+        "resume": source is not None,
+        "callback=gramlm.Checkpoints(…)": any(isinstance(c, Checkpoints) for c in callbacks),
+    }
+    for name, present in given.items():
+        if present:
+            raise ValueError(
+                f"`{name}` does not go with `jit`, `vmap`, or derivatives of a solve, which make "
+                "one program of it that knows neither clock nor files. Call `gramlm.solve` outside "
+                "of them, or leave it out."
+            )
 
 
 @jaxtyped(typechecker=beartype)
@@ -152,13 +238,28 @@ def _checked(problem: FlatProblem, flat: Float[Array, " p"], params: PyTree) -> 
     return params
 
 
-# The plans of earlier solves, so that another one need not look at the residual again.
-_plans: weakref.WeakKeyDictionary[Any, dict[Any, Plan]] = weakref.WeakKeyDictionary()
+class _Known(NamedTuple):
+    """What was learnt by an earlier solve of the same shapes."""
+
+    plan: Plan
+    pace: Pace
+    given: LevenbergMarquardt
+    solver: LevenbergMarquardt  # that was given, following the plan
+
+
+# So that another solve need not look at the residual again.
+_known: weakref.WeakKeyDictionary[Any, dict[Any, _Known]] = weakref.WeakKeyDictionary()
 
 
 def _planned(
-    solver: LevenbergMarquardt, residual_fn, params, args, has_aux: bool, free: Free
-) -> Plan:
+    solver: LevenbergMarquardt,
+    residual_fn,
+    params,
+    args,
+    has_aux: bool,
+    free: Free,
+    source: AbstractSource | None,
+) -> _Known:
     declared = as_problem(residual_fn, free=free)
 
     def shapes(tree):
@@ -167,18 +268,35 @@ def _planned(
             (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves
         )
 
+    def new() -> _Known:
+        if source is None:
+            plan = solver.plan(declared, params, args, has_aux=has_aux)
+        else:  # measured again, costs might lead to another plan
+            problem, flat = flat_problem(declared, params, args, has_aux)
+            plan = solver.plan_flat(problem, flat, source.costs)
+        return _Known(plan, Pace(), solver, solver.following(plan))
+
     try:
         choices = (solver.linear_solver, solver.memory, solver.memory_limit, has_aux)
-        known = _plans.setdefault(residual_fn, {})
-        key = (choices, shapes(params), shapes(args), free)
+        known = _known.setdefault(residual_fn, {})
+        costs = None if source is None else source.costs
+        key = (choices, shapes(params), shapes(args), free, costs)
         hash(key)
     except (TypeError, AttributeError):  # not hashable, or no array
-        return solver.plan(declared, params, args, has_aux=has_aux)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((params, args))):
-        return solver.plan(declared, params, args, has_aux=has_aux)
-    if key not in known:
-        known[key] = solver.plan(declared, params, args, has_aux=has_aux)
-    return known[key]
+        return new()
+    if _any_traced((params, args, solver)):
+        return new()
+    found = known.get(key)
+    if found is None:
+        found = known[key] = new()
+    elif found.given is not solver:
+        found = found._replace(given=solver, solver=solver.following(found.plan))
+        known[key] = found
+    return found
+
+
+def _any_traced(tree: PyTree) -> bool:
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _as_array(leaf: Any) -> Any:
@@ -188,94 +306,8 @@ def _as_array(leaf: Any) -> Any:
 
 
 def _strong(leaf: Any) -> Any:
-    # A weakly typed array (`jnp.full(3, 2.0)`) would be another program than a strongly typed one.
+    # A weakly typed array (`jnp.full(3, 2.0)`) would be another program than a strongly typed one,
+    # and an array of NumPy's would go to the device anew for each program.
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub":
+        return jnp.asarray(leaf)
     return jnp.asarray(leaf, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
-
-
-@eqx.filter_jit
-def _compiled(
-    residual_fn,
-    params,
-    args,
-    solver: LevenbergMarquardt,
-    has_aux: bool,
-    max_steps: int,
-    verbose: bool,
-) -> Solution:
-    problem, flat = flat_problem(residual_fn, params, args, has_aux)
-    flat = problem.project(flat)
-    state = solver.init_flat(problem, flat)
-    dtype = flat.dtype
-    empty = jnp.full((max_steps,), jnp.nan, dtype)
-    history = History(jnp.full((max_steps + 1,), jnp.nan, dtype), empty, empty)
-    totals = {
-        "num_accepted": jnp.zeros((), jnp.int32),
-        "num_evaluations": jnp.zeros((), jnp.int32),
-        "num_products": jnp.zeros((), jnp.int32),
-        "inner_iterations": jnp.zeros((), jnp.int32),
-    }
-    last = {"linear_residual": jnp.zeros((), dtype), "relative_gradient": jnp.zeros((), dtype)}
-
-    def unfinished(carry):
-        _, state, _, _, _, result, _ = carry
-        return (result == RESULTS.running) & (state.step < max_steps)
-
-    def advance(carry):
-        flat, state, history, totals, _, _, _ = carry
-        index = state.step
-        flat, state, info = solver.step_flat(problem, flat, state)
-        if verbose:
-            report(state.step, info)
-        history = History(
-            history.cost.at[index].set(info.cost_before).at[index + 1].set(info.cost),
-            history.damping.at[index].set(info.damping),
-            history.gradient_norm.at[index].set(info.gradient_norm),
-        )
-        totals = {
-            "num_accepted": totals["num_accepted"] + info.accepted,
-            "num_evaluations": totals["num_evaluations"] + info.evaluations,
-            "num_products": totals["num_products"] + info.products,
-            "inner_iterations": totals["inner_iterations"] + info.inner_iterations,
-        }
-        last = {
-            "linear_residual": info.linear_residual,
-            "relative_gradient": info.relative_gradient,
-        }
-        return flat, state, history, totals, last, info.result, info.criterion
-
-    start = (flat, state, history, totals, last, RESULTS.running, CRITERIA.none)
-    flat, state, history, totals, last, result, criterion = jax.lax.while_loop(
-        unfinished, advance, start
-    )
-    result = RESULTS.where(result == RESULTS.running, RESULTS.nonlinear_max_steps_reached, result)
-    end = history.cost[state.step]
-    flat, cost = solver.acceptance.best(state.rules.acceptance, flat, end)
-    passed = (result == RESULTS.successful) & (cost < (1 - jnp.finfo(dtype).eps ** 0.5) * end)
-    result = RESULTS.where(passed, RESULTS.passed_better, result)
-    value = problem.params_spec.unflatten(flat)
-    aux = split_aux(bind_args(residual_of(residual_fn), args)(value))[1] if has_aux else None
-    stats: dict[str, Any] = {
-        "cost": cost,
-        "initial_cost": history.cost[0],
-        "num_steps": state.step,
-        **totals,
-        **last,
-        "criterion": criterion,
-    }
-    return Solution(value, result, stats, history, aux, state)
-
-
-def _trimmed(solution: Solution) -> Solution:
-    k = int(solution.stats["num_steps"])
-    history = solution.history
-
-    def first(array: Array, count: int) -> Array:
-        if isinstance(array, Tracer):
-            return array[:count]
-        # By NumPy: a slice by JAX would compile for each new length.
-        return jax.device_put(np.asarray(array)[:count])
-
-    trimmed = History(
-        first(history.cost, k + 1), first(history.damping, k), first(history.gradient_norm, k)
-    )
-    return eqx.tree_at(lambda s: s.history, solution, trimmed)

@@ -1,11 +1,17 @@
 """What a solver carries from one Jacobian to the next."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._damping.base import AbstractDamping
+
+# In bytes. Two of a smaller state are no matter.
+_LARGE = 2**26
 
 
 class RuleStates(eqx.Module):
@@ -60,8 +66,23 @@ def either(first: Bool[Array, ""], yes: PyTree[Any], no: PyTree[Any]) -> PyTree[
     return jax.tree.map(lambda a, b: jnp.where(first, a, b), yes, no)
 
 
+def redamped(
+    rule: AbstractDamping, state: State, wanted: Bool[Array, ""], damping: Float[Array, ""]
+) -> State:
+    """The state of a solver from which, if that is wanted, the next trial is made at `damping`."""
+    before = state.rules.damping
+    after = either(wanted, rule.with_damping(before, damping), before)
+    after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, before)
+    return dataclasses.replace(state, rules=dataclasses.replace(state.rules, damping=after))
+
+
 def equal(a: PyTree[Any], b: PyTree[Any]) -> Bool[Array, ""]:
     """Whether two states are the same, of one entry or more."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     same = [jnp.all(x == y) for x, y in pairs]
     return jnp.all(jnp.stack(same)) if same else jnp.asarray(True)
+
+
+def donated(state: State) -> bool:
+    """Whether a state is so large that the next steps overwrite it, lest there be two."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state)) >= _LARGE

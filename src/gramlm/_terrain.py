@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._callback import AbstractCallback
 from ._damping.multiplicative import Nielsen
 from ._levenberg_marquardt import LevenbergMarquardt
 from ._metric import PowerMetric
-from ._progress import AbstractProgress
 from ._residual.declared import Rows
 from ._solution import Solution
 from ._solve import solve
@@ -167,7 +167,7 @@ def fit_terrain(
     dtype: str = "float32",
     max_steps: int = 20,
     target: float = 1.0,
-    verbose: bool | AbstractProgress = False,
+    verbose: bool | AbstractCallback = False,
 ) -> Fit:
     """Fits an RBF network of `centres` Gaussians to the samples.
 

@@ -70,6 +70,10 @@ class AbstractDamping(eqx.Module, Generic[State]):
     def rejected(self, state: State, trial: Trial) -> State:
         """The state after a rejected trial; the same state again means: nothing else to try."""
 
+    @abc.abstractmethod
+    def with_damping(self, state: State, damping: Float[Array, ""]) -> State:
+        """The state from which the next trial is made at `damping`, in units of K."""
+
 
 def check_initial(value: Scalar) -> None:
     if isinstance(value, float | int) and not value > 0:

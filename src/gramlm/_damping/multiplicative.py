@@ -39,6 +39,9 @@ class Constant(AbstractDamping[Float[Array, ""]]):
     def rejected(self, state: Float[Array, ""], trial: Trial) -> Float[Array, ""]:
         return state
 
+    def with_damping(self, state: Float[Array, ""], damping: Float[Array, ""]) -> Float[Array, ""]:
+        return damping
+
 
 class Multiplicative(AbstractDamping[Float[Array, ""]]):
     """λ × `decrease` after success, λ × `increase` after failure (Marquardt 1963).
@@ -67,6 +70,9 @@ class Multiplicative(AbstractDamping[Float[Array, ""]]):
 
     def rejected(self, state: Float[Array, ""], trial: Trial) -> Float[Array, ""]:
         return trial.damping * self.increase
+
+    def with_damping(self, state: Float[Array, ""], damping: Float[Array, ""]) -> Float[Array, ""]:
+        return damping
 
 
 class DelayedGratification(AbstractDamping[Float[Array, ""]]):
@@ -97,6 +103,9 @@ class DelayedGratification(AbstractDamping[Float[Array, ""]]):
 
     def rejected(self, state: Float[Array, ""], trial: Trial) -> Float[Array, ""]:
         return trial.damping * self.increase
+
+    def with_damping(self, state: Float[Array, ""], damping: Float[Array, ""]) -> Float[Array, ""]:
+        return damping
 
 
 class NielsenState(eqx.Module):
@@ -137,3 +146,6 @@ class Nielsen(AbstractDamping[NielsenState]):
 
     def rejected(self, state: NielsenState, trial: Trial) -> NielsenState:
         return NielsenState(trial.damping * state.growth, 2 * state.growth)
+
+    def with_damping(self, state: NielsenState, damping: Float[Array, ""]) -> NielsenState:
+        return NielsenState(damping, jnp.full_like(state.growth, 2))

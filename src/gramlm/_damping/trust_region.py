@@ -91,3 +91,7 @@ class TrustRegion(AbstractDamping[TrustRegionState]):
         # A linear solver that found no step says nothing of its length, but less may be easier.
         damping = jnp.where(known, trial.damping, 10 * trial.damping)
         return TrustRegionState(factor * length, damping, jnp.zeros_like(state.streak))
+
+    def with_damping(self, state: TrustRegionState, damping: Float[Array, ""]) -> TrustRegionState:
+        # As at the start: the radius comes from the length of the step that λ leads to.
+        return TrustRegionState(jnp.full_like(damping, jnp.inf), damping, jnp.zeros_like(damping))
