@@ -65,6 +65,42 @@ def test_random_boxes_around_random_lines(seed):
     np.testing.assert_allclose(found.value, expected.x, atol=1e-7)
 
 
+def curved(params, data):
+    """Six residuals of three parameters, somewhat quadratic."""
+    bent = jnp.concatenate([params**2, params[:1] * params[1:], params[1:2]])
+    return data[:18].reshape(6, 3) @ params + data[24] * bent - data[18:24]
+
+
+@pytest.mark.parametrize("bend", [0.0, 0.3])
+def test_no_random_box_stalls_a_solve(bend):
+    """A parameter that ended an ulp from its bound would have nowhere to go."""
+    rng, count = np.random.default_rng(5), 1000
+    data = rng.normal(size=(count, 25))
+    data[:, 24] = bend
+    middle, width = (10.0 ** rng.uniform(-1, 1, (2, count, 3))) * np.sign(
+        rng.normal(size=(2, 1, 1))
+    )
+    width = np.abs(width)
+    lower, upper = (middle + sign * width * rng.random((count, 3)) for sign in (-1, 1))
+    start = lower + (upper - lower) * rng.random((count, 3))
+
+    @jax.jit
+    @jax.vmap
+    def ends(data, lower, upper, start):
+        found = gramlm.solve(curved, start, data, lower=lower, upper=upper, throw=False)
+        theta, at_lower, at_upper = found.value, found.value <= lower, found.value >= upper
+        jacobian, r = jax.jacfwd(curved)(theta, data), curved(theta, data)
+        gradient = jacobian.T @ r
+        held = (at_lower & (gradient >= 0)) | (at_upper & (gradient <= 0))
+        sizes = jnp.linalg.norm(jacobian, axis=0) * jnp.linalg.norm(r)
+        cosine = jnp.max(jnp.where(held, 0, jnp.abs(gradient) / sizes))
+        return found.result == gramlm.RESULTS.successful, cosine
+
+    succeeded, cosine = ends(data, lower, upper, start)
+    assert np.all(succeeded)
+    assert np.max(cosine) < 2e-7
+
+
 def rosenbrock(t):
     return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]])
 
@@ -163,6 +199,19 @@ def test_a_start_outside_is_moved_with_a_warning():
     np.testing.assert_allclose(found.history.cost[0], 0.5 * 101.0)
 
 
+def test_other_bounds_are_the_same_program():
+    calls = []
+
+    def residual(t):
+        calls.append(t)
+        return jnp.stack([t[0] - 1, t[0] * t[1], t[1] - 2])
+
+    for again, (lower, scale) in enumerate([(-1.0, 0.1), (0.5, 0.2), (-3, 0.3)]):
+        before = len(calls)
+        gramlm.solve(residual, jnp.ones(2), lower=lower, loss=gramlm.Huber(scale), throw=False)
+        assert len(calls) - before < 4 or not again  # the bounds are checked, nothing is compiled
+
+
 def test_bounds_are_arguments_of_a_compiled_and_mapped_solve():
     @jax.jit
     @jax.vmap
@@ -187,6 +236,10 @@ def test_what_no_bounds_can_be_is_refused():
         gramlm.solve(residual, start, upper=jnp.ones(2))
     with pytest.raises(ValueError, match="`upper` holds NaN"):
         gramlm.solve(residual, start, upper=jnp.nan)
+    with pytest.raises(ValueError, match="`lower` holds NaN or inf; write -inf"):
+        gramlm.solve(residual, start, lower=jnp.inf)
+    with pytest.raises(TypeError, match="`lower` must be real"):
+        gramlm.solve(residual, start, lower=1j)
     with pytest.raises(ValueError, match="`lower` must be numbers that broadcast"):
         gramlm.solve(residual, start, lower="zero")
 

@@ -111,9 +111,14 @@ def test_weights_of_points_work_with_rows_and_the_krylov_engine():
 
 def test_a_residual_of_no_weight_counts_for_nothing():
     x = jnp.arange(5.0)
-    y = jnp.where(x == 3, 1e6, 2 * x + 1)
-    found = gramlm.solve(lambda t: t[0] * x + t[1] - y, jnp.zeros(2), weights=1.0 * (x != 3))
-    np.testing.assert_allclose(found.value, [2, 1], atol=1e-9)
+    for missing in (1e6, jnp.nan):
+        y = jnp.where(x == 3, missing, 2 * x + 1)
+
+        def misfit(t, y=y):
+            return t[0] * x + t[1] - y
+
+        found = gramlm.solve(misfit, jnp.zeros(2), weights=1.0 * (x != 3))
+        np.testing.assert_allclose(found.value, [2, 1], atol=1e-9)
 
 
 def test_single_steps_take_a_problem():
@@ -126,11 +131,24 @@ def test_single_steps_take_a_problem():
     np.testing.assert_allclose(info.cost, 3.0, rtol=1e-12)
 
 
+def test_a_loss_is_that_of_the_rows_that_a_linear_map_makes():
+    rng = np.random.default_rng(0)
+    matrix, design = jnp.asarray(rng.normal(size=(7, 9))), jnp.asarray(rng.normal(size=(9, 2)))
+    weights = gramlm.LinearWeighting(lx.MatrixLinearOperator(matrix))
+    problem = gramlm.Problem(lambda t: design @ t - 1, weights=weights, loss=gramlm.Cauchy(1.0))
+    at = gramlm.linearise(problem, jnp.ones(2))
+    rows = matrix @ (design @ jnp.ones(2) - 1)
+    gradient = (matrix @ design).T @ (rows / (1 + rows**2))
+    np.testing.assert_allclose(at.vjp(at.residual), gradient, rtol=1e-12)
+
+
 def test_what_no_weights_can_be_is_refused():
     residual, start = (lambda t: jnp.concatenate([t, 2 * t])), jnp.ones(2)
     for bad in (-1.0, jnp.asarray([1.0, 1.0, -1e-9, 1.0]), jnp.nan, jnp.inf):
         with pytest.raises(ValueError, match="`weights` must be finite and not negative"):
             gramlm.solve(residual, start, weights=bad)
+    with pytest.raises(TypeError, match="`weights` must be real"):
+        gramlm.solve(residual, start, weights=1j)
     with pytest.raises(ValueError, match="`weights` must be numbers that broadcast"):
         gramlm.solve(residual, start, weights=jnp.ones(3))
     with pytest.raises(ValueError, match="is for 3 residuals, but `residual_fn` returns 4"):

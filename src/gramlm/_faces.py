@@ -98,7 +98,7 @@ class OnFace(eqx.Module):
         face, residual = self.search.face, self.model.at.residual
         whole = jnp.where(face.free, solution.step, face.shift)
         image = solution.image + self.image
-        inside = self.box.project(self.params + whole) - self.params
+        inside = self.box.land(self.params, whole) - self.params
         cut = jnp.any(self.box.beyond(face, self.params, whole))
         cut_image = jax.lax.cond(cut, lambda v: self.model.at.jvp(v), lambda _: image, inside)
         promise = _promise(residual, image)

@@ -29,7 +29,7 @@ from ._loop import begin, whole
 from ._misc import all_finite
 from ._pace import Pace
 from ._plan import Plan
-from ._problem.declared import Problem, as_problem, free_of, residual_of
+from ._problem.declared import Problem, as_problem, free_of, residual_of, with_arrays
 from ._problem.flat import FlatProblem, flat_problem
 from ._problem.row_factor import DiagonalFactor
 from ._program import Split
@@ -113,8 +113,8 @@ def solve(
     callbacks = as_progress(verbose) + as_callbacks(callback)
     source = None if resume is None else as_source(resume)
     solver = _DEFAULT if solver is None else solver
-    residual_fn = as_problem(
-        residual_fn, loss=loss, weights=weights, lower=lower, upper=upper, free=free
+    residual_fn = with_arrays(
+        as_problem(residual_fn, loss=loss, weights=weights, lower=lower, upper=upper, free=free)
     )
     chosen = resolved(free_of(residual_fn), params)
     start, params = params, chosen.map(_as_array, params)
@@ -122,7 +122,7 @@ def solve(
     if isinstance(residual_fn, Problem):
         residual_fn = dataclasses.replace(residual_fn, free=chosen)
         if residual_fn.checked:
-            params = _checked(*flat_problem(residual_fn, params, args, has_aux), params)
+            params = _checked(*flat_problem(residual_fn, params, args, has_aux))
     known = _planned(solver, residual_of(residual_fn), params, args, has_aux, chosen, source)
     task = Task(residual_fn, params, args, known.solver, has_aux)
     split = Split(task)
@@ -218,13 +218,16 @@ def linearise(
     return problem.model(memory.linearise(problem.function, flat)[0]).at
 
 
-def _checked(problem: FlatProblem, flat: Float[Array, " p"], params: PyTree) -> PyTree:
-    """The parameters; says so if they have to be moved, or if what is traced turns out wrong."""
+def _checked(problem: FlatProblem, flat: Float[Array, " p"]) -> PyTree:
+    """The parameters within their bounds.
+
+    Says so if they have to be moved, or if what is traced turns out wrong.
+    """
     box, weights = problem.box, problem.weights
     if box is not None:
         crossed = jnp.any(box.lower > box.upper)
         if isinstance(crossed, Tracer):
-            params = eqx.error_if(params, crossed, "`lower` exceeds `upper` for some parameters.")
+            flat = eqx.error_if(flat, crossed, "`lower` exceeds `upper` for some parameters.")
         outside = ~box.contains(flat)
         if not isinstance(outside, Tracer) and np.any(outside):
             warnings.warn(
@@ -234,8 +237,8 @@ def _checked(problem: FlatProblem, flat: Float[Array, " p"], params: PyTree) -> 
             )
     if isinstance(weights, DiagonalFactor) and isinstance(weights.values, Tracer):
         wrong = ~all_finite(weights.values)
-        params = eqx.error_if(params, wrong, "`weights` must be finite and not negative.")
-    return params
+        flat = eqx.error_if(flat, wrong, "`weights` must be finite and not negative.")
+    return problem.params_spec.unflatten(problem.project(flat))
 
 
 class _Known(NamedTuple):

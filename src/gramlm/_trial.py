@@ -187,7 +187,7 @@ def best_candidate(point: Point, step: CorrectedStep) -> Candidate:
 
     one = jnp.ones((), jnp.int32)
     if acceleration is None:
-        params = problem.project(point.params + velocity)
+        params = problem.land(point.params, velocity)
         found = evaluate(params) if step.face is None else maybe((params, tried))
         cost, decrease, size = found
         finite = jnp.isfinite(cost)
@@ -196,7 +196,7 @@ def best_candidate(point: Point, step: CorrectedStep) -> Candidate:
         )
 
     steps = jnp.stack([velocity, velocity + acceleration.step])
-    places = problem.project(point.params + steps)
+    places = problem.land(point.params, steps)
     costs, decreases, sizes = jax.lax.map(maybe, (places, jnp.stack([tried, step.usable])))
     corrected = step.usable & (decreases[1] >= decreases[0]) & jnp.isfinite(costs[1])
     pick = jnp.where(corrected, 1, 0)

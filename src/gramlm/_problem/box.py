@@ -25,6 +25,21 @@ class Box(eqx.Module):
         """The nearest point of the box."""
         return jnp.clip(params, self.lower, self.upper)
 
+    def land(self, params: Float[Array, " p"], steps: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
+        """Where steps end: within the box, and on a bound that is no more than rounding away.
+
+        A parameter left an ulp from its bound would not be held there, and have nowhere to go.
+        """
+        place = self.project(params + steps)
+        reach = 4 * jnp.finfo(params.dtype).eps
+
+        def near(bound: Float[Array, " p"]) -> Bool[Array, "*k p"]:
+            size = jnp.maximum(jnp.abs(params), jnp.abs(bound))
+            return jnp.isfinite(bound) & (jnp.abs(place - bound) <= reach * size)
+
+        place = jnp.where(near(self.lower), self.lower, place)
+        return jnp.where(near(self.upper), self.upper, place)
+
     def contains(self, params: Float[Array, " p"]) -> Bool[Array, " p"]:
         """For each parameter, whether it is within its bounds."""
         return (params >= self.lower) & (params <= self.upper)

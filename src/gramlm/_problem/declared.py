@@ -1,13 +1,16 @@
 """The declaration of a problem beyond its residual."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._free import frozen
-from .loss import AbstractLoss
+from .loss import L1, AbstractLoss, AbstractScaledLoss, PerBlock
 from .weights import AbstractWeighting
 
 
@@ -65,6 +68,36 @@ class Problem(eqx.Module):
 def residual_of(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
     """The residual function itself."""
     return residual_fn.residual_fn if isinstance(residual_fn, Problem) else residual_fn
+
+
+def with_arrays(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with arrays for Python numbers, so that other values are the same program."""
+    if not isinstance(residual_fn, Problem):
+        return residual_fn
+    parts = {
+        name: jax.tree.map(_as_array, getattr(residual_fn, name))
+        for name in ("weights", "lower", "upper")
+    }
+    loss = jax.tree.map(_with_arrays, residual_fn.loss, is_leaf=_is_loss)
+    return dataclasses.replace(residual_fn, loss=loss, **parts)
+
+
+def _with_arrays(loss: Any) -> Any:
+    # One of the user's may do with its numbers what only Python's can.
+    ours = loss.loss if isinstance(loss, PerBlock) else loss
+    known = isinstance(ours, AbstractScaledLoss | L1)
+    return jax.tree.map(_as_array, loss) if known else loss
+
+
+def _is_loss(leaf: Any) -> bool:
+    return isinstance(leaf, AbstractLoss)
+
+
+def _as_array(leaf: Any) -> Any:
+    # Weakly typed, as the numbers were: a float64 scale must not make float32 residuals float64.
+    if isinstance(leaf, bool) or not isinstance(leaf, int | float | complex):
+        return leaf
+    return jnp.asarray(leaf if isinstance(leaf, complex) else float(leaf))
 
 
 def free_of(residual_fn: Callable[..., Any]) -> PyTree:

@@ -24,7 +24,7 @@ from .declared import Problem
 from .flat_loss import FlatLoss, Layout, Segment
 from .loss import AbstractLoss, AbstractScaledLoss, PerBlock
 from .row_factor import AbstractRowFactor, DiagonalFactor, factored, product
-from .weights import AbstractWeighting, check_weights
+from .weights import AbstractWeighting, LinearWeighting, check_weights
 
 
 class FlatProblem(eqx.Module):
@@ -65,6 +65,10 @@ class FlatProblem(eqx.Module):
     def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
         """The nearest point within the bounds."""
         return params if self.box is None else self.box.project(params)
+
+    def land(self, params: Float[Array, " p"], steps: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
+        """Where steps end, within the bounds."""
+        return params + steps if self.box is None else self.box.land(params, steps)
 
     def divided(self, scale: Float[Array, ""]) -> "FlatProblem":
         """The problem with its residual divided by a number, and its cost by the square."""
@@ -130,7 +134,7 @@ def flat_problem(
     problem = FlatProblem(
         function=function,
         weights=_row_factor(residual_fn.weights, function, structure, flat.dtype),
-        loss=_flat_loss(residual_fn.loss, function, structure),
+        loss=_flat_loss(residual_fn.loss, function, structure, residual_fn.weights),
         box=_box(residual_fn.lower, residual_fn.upper, params, function.params_spec, flat.dtype),
     )
     return problem, flat
@@ -183,8 +187,10 @@ def _flat_bound(
         else:
             parts.append(slot.flatten(_broadcast(value, leaf, name, "`params`", dtype)))
     flat = jnp.concatenate(parts)
-    if not isinstance(flat, Tracer) and np.any(np.isnan(flat)):
-        raise ValueError(f"`{name}` holds NaN; write infinity, or None, for no bound.")
+    if not isinstance(flat, Tracer) and np.any(np.isnan(flat) | (flat == -infinite)):
+        raise ValueError(
+            f"`{name}` holds NaN or {-infinite}; write {infinite}, or None, for no bound."
+        )
     return flat
 
 
@@ -206,6 +212,8 @@ def _complex_bound(value: Any, leaf: Any, name: str, dtype: Any) -> Inexact[Arra
 
 def _broadcast(value: Any, leaf: Any, name: str, of: str, dtype: Any) -> Float[Array, "..."]:
     shape = jnp.shape(leaf)
+    if isinstance(value, complex) or jnp.issubdtype(getattr(value, "dtype", float), complex):
+        raise TypeError(f"`{name}` must be real for real arrays of {of}; got {_described(value)}.")
     try:
         return jnp.broadcast_to(jnp.asarray(value, dtype), shape)
     except (TypeError, ValueError) as error:
@@ -218,6 +226,11 @@ def _broadcast(value: Any, leaf: Any, name: str, of: str, dtype: Any) -> Float[A
 def _described(value: Any) -> str:
     shape = getattr(value, "shape", None)
     return repr(value) if shape is None else f"an array of the shape {tuple(shape)}"
+
+
+def _flat_dtype(structure: PyTree) -> Any:
+    """The dtype of the flat residual."""
+    return jnp.finfo(jax.tree.leaves(structure)[0].dtype).dtype
 
 
 def _is_none(value: Any) -> bool:
@@ -247,11 +260,17 @@ def _along(
     ]
 
 
-def _flat_loss(loss: Any, function: AbstractResidual, structure: PyTree) -> FlatLoss | None:
+def _flat_loss(
+    loss: Any, function: AbstractResidual, structure: PyTree, weights: Any
+) -> FlatLoss | None:
     if loss is None:
         return None
+    if isinstance(weights, LinearWeighting):
+        # Its rows are not those of the residual: one loss for all of them.
+        structure = jax.ShapeDtypeStruct((weights.operator.out_size(),), _flat_dtype(structure))
     segments, start = [], 0
-    for one, outer, leaf in _parts(loss, function, structure):
+    parts = _parts(loss, function, structure, isinstance(weights, LinearWeighting))
+    for one, outer, leaf in parts:
         if not (one is None or isinstance(one, AbstractLoss)):
             raise TypeError(
                 f"`loss` must be a `gramlm.AbstractLoss`, such as `gramlm.Huber(1.0)`; got {one!r}."
@@ -264,13 +283,13 @@ def _flat_loss(loss: Any, function: AbstractResidual, structure: PyTree) -> Flat
     return FlatLoss(tuple(segments))
 
 
-def _parts(loss: Any, function: AbstractResidual, structure: PyTree):
+def _parts(loss: Any, function: AbstractResidual, structure: PyTree, mixed: bool):
     """For each part of the flat residual its loss, its data points (1 unless `Rows`), its array."""
 
     def is_leaf(value):
         return value is None or isinstance(value, AbstractLoss)
 
-    if not isinstance(function, RowResidual):
+    if mixed or not isinstance(function, RowResidual):
         for one, leaf in _along(loss, structure, "loss", "the residual", is_leaf):
             yield one, 1, leaf
         return

@@ -1,5 +1,6 @@
 """The loss of a whole residual, and what it makes of r and J."""
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._misc import dot, safe_divide, sum_squares
-from .loss import AbstractLoss, slopes
+from .loss import AbstractLoss, AbstractScaledLoss, PerBlock, slopes
 from .row_factor import AbstractRowFactor, DiagonalFactor
 
 # Of the curvature ρ′ that a loss has at 0, at least this part is kept along r, where Newton's
@@ -44,12 +45,34 @@ class Layout(NamedTuple):
 
 
 class Segment(eqx.Module):
-    """Residuals `start … stop` with one loss, None for squares, of blocks of one layout."""
+    """Residuals `start … stop` with one loss, None for squares, of blocks of one layout.
+
+    - `unit`: the loss is that of `unit` times the residual, in squares of it; None is 1.
+    """
 
     loss: AbstractLoss | None
     start: int = eqx.field(static=True)
     stop: int = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
+    unit: Float[Array, ""] | None = None
+
+    def divided(self, scale: Float[Array, ""]) -> "Segment":
+        """For residuals that have been divided by a number."""
+        loss = None if self.loss is None else _divided(self.loss, scale)
+        if loss is not None:
+            return dataclasses.replace(self, loss=loss)
+        return dataclasses.replace(self, unit=scale)
+
+    def squares(self, residual: Float[Array, " n"]) -> Float[Array, " m"]:
+        """Those of the norms of its blocks, as the loss takes them."""
+        part = self.of(residual)
+        return self.layout.sums((part if self.unit is None else self.unit * part) ** 2)
+
+    def rho(self, residual: Float[Array, " n"]) -> Float[Array, " m"]:
+        """ρ of its blocks."""
+        assert self.loss is not None
+        rho = self.loss.rho(self.squares(residual))
+        return rho if self.unit is None else rho / self.unit**2
 
     def of(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
         """Its part of what belongs to all residuals."""
@@ -86,14 +109,13 @@ class BlockFactor(AbstractRowFactor):
 
 
 class FlatLoss(eqx.Module):
-    """`½Σρ(s)` over the segments of a residual; of `unit` times the residual, in units of that."""
+    """`½Σρ(s)` over the segments of a residual."""
 
     segments: tuple[Segment, ...]
-    unit: Float[Array, ""] | None = None
 
     def divided(self, scale: Float[Array, ""]) -> "FlatLoss":
         """The loss of residuals that have been divided by a number."""
-        return FlatLoss(self.segments, scale)
+        return FlatLoss(tuple(segment.divided(scale) for segment in self.segments))
 
     def cost(self, residual: Float[Array, " n"]) -> Float[Array, ""]:
         total = jnp.zeros((), residual.dtype)
@@ -101,7 +123,7 @@ class FlatLoss(eqx.Module):
             if segment.loss is None:
                 total += 0.5 * sum_squares(segment.of(residual))
             else:
-                total += 0.5 * jnp.sum(self._rho(segment, residual))
+                total += 0.5 * jnp.sum(segment.rho(residual))
         return total
 
     def decrease(self, before: Float[Array, " n"], after: Float[Array, " n"]) -> Float[Array, ""]:
@@ -112,7 +134,7 @@ class FlatLoss(eqx.Module):
                 old, new = segment.of(before), segment.of(after)
                 total += 0.5 * dot(old - new, old + new)
             else:
-                total += 0.5 * jnp.sum(self._rho(segment, before) - self._rho(segment, after))
+                total += 0.5 * jnp.sum(segment.rho(before) - segment.rho(after))
         return total
 
     def corrected(
@@ -124,7 +146,7 @@ class FlatLoss(eqx.Module):
         `J̃ = √ρ′ (I − α rrᵀ/‖r‖²) J`, `r̃ = √ρ′/(1 − α) r` with `(1 − α)² = 1 + 2sρ″/ρ′`, which is
         kept at a tenth at least, as where ρ is concave it may be zero or negative.
         """
-        parts = [self._correction(segment, residual) for segment in self.segments]
+        parts = [_correction(segment, residual) for segment in self.segments]
         weight, stretch, turn = (
             jnp.concatenate([getattr(part, name) for part in parts]) for name in Correction._fields
         )
@@ -135,26 +157,29 @@ class FlatLoss(eqx.Module):
         unit = safe_divide(residual, jnp.concatenate(spread))
         return stretch * residual, BlockFactor(weight, turn, unit, self.segments)
 
-    def _correction(self, segment: Segment, residual: Float[Array, " n"]) -> Correction:
-        count = segment.stop - segment.start
-        if segment.loss is None:
-            one = jnp.ones((count,), residual.dtype)
-            return Correction(one, one, jnp.zeros_like(one))
-        squares = self._squares(segment, residual)
-        _, slope, curvature = slopes(segment.loss, squares)
-        slope = jnp.maximum(slope, 0)
-        newton = 1 + 2 * safe_divide(squares * curvature, slope)
-        # Where ρ is convex in s the correction must not turn J by more than it is.
-        kept = jnp.sqrt(jnp.maximum(newton, LEAST_CURVATURE))
-        root = jnp.where(slope > 0, jnp.sqrt(jnp.where(slope > 0, slope, 1)), 0)
-        of_blocks = (root, root / kept, root * (1 - kept))
-        return Correction(*(segment.layout.spread(x) for x in of_blocks))
 
-    def _squares(self, segment: Segment, residual: Float[Array, " n"]) -> Float[Array, " m"]:
-        part = segment.of(residual)
-        return segment.layout.sums((part if self.unit is None else self.unit * part) ** 2)
+def _correction(segment: Segment, residual: Float[Array, " n"]) -> Correction:
+    count = segment.stop - segment.start
+    if segment.loss is None:
+        one = jnp.ones((count,), residual.dtype)
+        return Correction(one, one, jnp.zeros_like(one))
+    squares = segment.squares(residual)
+    _, slope, curvature = slopes(segment.loss, squares)
+    slope = jnp.maximum(slope, 0)
+    newton = 1 + 2 * safe_divide(squares * curvature, slope)
+    # Where ρ is convex in s the correction must not turn J by more than it is.
+    kept = jnp.sqrt(jnp.maximum(newton, LEAST_CURVATURE))
+    root = jnp.where(slope > 0, jnp.sqrt(jnp.where(slope > 0, slope, 1)), 0)
+    of_blocks = (root, root / kept, root * (1 - kept))
+    return Correction(*(segment.layout.spread(x) for x in of_blocks))
 
-    def _rho(self, segment: Segment, residual: Float[Array, " n"]) -> Float[Array, " m"]:
-        assert segment.loss is not None
-        rho = segment.loss.rho(self._squares(segment, residual))
-        return rho if self.unit is None else rho / self.unit**2
+
+def _divided(loss: AbstractLoss, scale: Float[Array, ""]) -> AbstractLoss | None:
+    """The loss of residuals divided by a number, where that is a loss of its kind."""
+    if isinstance(loss, PerBlock):
+        inner = _divided(loss.loss, scale)
+        return None if inner is None else dataclasses.replace(loss, loss=inner)
+    if isinstance(loss, AbstractScaledLoss):
+        # By the scale, as the squares of what was divided may leave the range of exponents.
+        return dataclasses.replace(loss, scale=jnp.asarray(loss.scale, scale.dtype) / scale)
+    return None

@@ -52,8 +52,9 @@ def check_positive(value: Scale, name: str) -> None:
     if isinstance(value, Tracer):
         return
     array = np.asarray(value)
-    if not (np.issubdtype(array.dtype, np.number) and np.all(array > 0)):
-        raise ValueError(f"{name} must be positive, in residual units; got {value}.")
+    real = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
+    if not (real and np.all(array > 0) and np.all(np.isfinite(array))):
+        raise ValueError(f"{name} must be positive and finite, in residual units; got {value}.")
 
 
 class Huber(AbstractScaledLoss):
@@ -112,7 +113,8 @@ class GemanMcClure(AbstractScaledLoss):
     scale: Scale = 1.0
 
     def shape(self, z: Float[Array, " m"]) -> Float[Array, " m"]:
-        return z / (1 + z)
+        # z/(1 + z), whose slope would cancel far off.
+        return -jnp.expm1(-jnp.log1p(z))
 
 
 class L1(AbstractLoss):

@@ -34,15 +34,16 @@ class AbstractRowFactor(eqx.Module):
 
 
 class DiagonalFactor(AbstractRowFactor):
-    """`diag(values)`."""
+    """`diag(values)`; a row that counts for nothing may be NaN."""
 
     values: Float[Array, " n"]
 
     def times(self, x: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        return self.values[:, None] * x
+        values = self.values[:, None]
+        return jnp.where(values == 0, 0, values * x)
 
     def transposed(self, u: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        return self.values[:, None] * u
+        return self.times(u)
 
     @property
     def squares(self) -> Float[Array, " n"]:
