@@ -8,8 +8,9 @@ import jax
 # step takes longer.
 _INTERVAL = 0.5
 
-# A wait is slept through in pieces if it is longer than this, in seconds.
-_SHORT = 0.05
+# A wait that is longer than this, in seconds, is slept through in pieces; each look in between
+# takes a core from the computation for a moment.
+_SHORT = 0.25
 
 # From one look to the next the number of steps grows by this at most.
 _GROWTH = 8
@@ -37,8 +38,7 @@ class Pace:
             return
         begin = time.perf_counter()
         while not array.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
-            # A hundredth of the time so far is no matter.
-            time.sleep(min(max((time.perf_counter() - begin) / 100, 1e-4), 0.02))
+            time.sleep(min(max((time.perf_counter() - begin) / 16, 5e-4), 5e-3))
 
     def learn(self, steps: int, seconds: float) -> None:
         """What some steps took. The first time that is compilation."""
