@@ -139,7 +139,7 @@ def ours(case: Case) -> Found:
 
 
 def scipys(method: str) -> Callable[[Case], Found]:
-    """SciPy's, with `x_scale="jac"`, which does better on these than the default."""
+    """SciPy's, with its parameters scaled by J as gramlm's are."""
 
     def solve(case: Case) -> Found:
         residual, jacobian = jax.jit(case.residual), jax.jit(jax.jacfwd(case.residual))

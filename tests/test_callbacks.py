@@ -316,7 +316,7 @@ def test_under_vmap_callbacks_are_refused_clearly(outer):
     def run(start):
         return gramlm.solve(residual, start, AT_ONCE, callback=print, throw=False).value
 
-    with pytest.raises(NotImplementedError, match="`callback` and `verbose` do not go with `vmap`"):
+    with pytest.raises(ValueError, match="`callback` and `verbose` do not go with `vmap`"):
         outer(jax.vmap(run))(START[None])
 
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ._gram_solver.base import LinearStep
-from ._misc import dot, sum_squares
 from ._problem.box import Box, Face
 from ._problem.flat import Model
 
@@ -101,15 +100,15 @@ class OnFace(eqx.Module):
         inside = self.box.land(self.params, whole) - self.params
         cut = jnp.any(self.box.beyond(face, self.params, whole))
         cut_image = jax.lax.cond(cut, lambda v: self.model.at.jvp(v), lambda _: image, inside)
-        promise = _promise(residual, image)
-        lost = _promise(residual, cut_image) < _WORTH * promise
-        refine = cut & lost & solution.solved & (self.search.rounds < _ROUNDS)
         step = dataclasses.replace(
             solution,
             step=jnp.where(cut, inside, whole),
             image=cut_image,
             products=solution.products + cut,
         )
+        promise = dataclasses.replace(solution, image=image).predicted_decrease(residual)
+        lost = step.predicted_decrease(residual) < _WORTH * promise
+        refine = cut & lost & solution.solved & (self.search.rounds < _ROUNDS)
         return step, WantedFace(self.box.held(face, self.params, whole), refine, promise)
 
     def freed(self, solution: LinearStep) -> tuple[LinearStep, WantedFace]:
@@ -119,8 +118,3 @@ class OnFace(eqx.Module):
         return step, WantedFace(
             face, jnp.asarray(False), jnp.zeros_like(solution.relative_residual)
         )
-
-
-def _promise(residual: Float[Array, " n"], image: Float[Array, " n"]) -> Float[Array, ""]:
-    """The decrease of the linear model."""
-    return -dot(residual, image) - 0.5 * sum_squares(image)

@@ -246,8 +246,9 @@ class LevenbergMarquardt(eqx.Module):
     ) -> tuple[Params, State, StepInfo]:
         """One Jacobian at `params`, and trials with it until one is accepted.
 
-        Returns the new parameters (those given, bit for bit, if none was accepted), the new
-        state, and a `StepInfo`. `args` may hold other data at each step.
+        Returns the new parameters (those given, bit for bit, if none was accepted and they are
+        within their bounds), the new state, and a `StepInfo`. `args` may hold other data at each
+        step.
         """
         problem, flat = flat_problem(residual_fn, params, args, has_aux)
         flat, state, info = self.step_flat(problem, flat, state)

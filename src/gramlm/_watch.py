@@ -154,7 +154,7 @@ def _called(function, shapes: Any, *arguments: Any) -> Any:
 
     @call.def_vmap
     def refuse(axis_size, in_batched, *arguments):
-        raise NotImplementedError(_UNDER_VMAP)
+        raise ValueError(_UNDER_VMAP)
 
     # What is reported has no derivative.
     return call(*jax.lax.stop_gradient(arguments))

@@ -167,7 +167,6 @@ def _correction(segment: Segment, residual: Float[Array, " n"]) -> Correction:
     _, slope, curvature = slopes(segment.loss, squares)
     slope = jnp.maximum(slope, 0)
     newton = 1 + 2 * safe_divide(squares * curvature, slope)
-    # Where ρ is convex in s the correction must not turn J by more than it is.
     kept = jnp.sqrt(jnp.maximum(newton, LEAST_CURVATURE))
     root = jnp.where(slope > 0, jnp.sqrt(jnp.where(slope > 0, slope, 1)), 0)
     of_blocks = (root, root / kept, root * (1 - kept))
