@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, jaxtyped
 from .._flatten import FlatSpec, as_parameters
 from .._jacobian import jacobian_of, residual_function, triangle_of
 from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Materialise, Recompute
-from .._misc import Scalar, column_lengths, map_blocks, matmul
+from .._misc import Scalar, map_blocks, matmul
 from .._plan import AutoMemory, ProblemSize
-from .._problem.declared import free_of
+from .._problem.declared import Problem, free_of
+from .._problem.flat import flat_problem
 from .._residual.rows import RowResidual
 from .._solve import linearise
 from .._whitened import krylov_basis
@@ -30,6 +31,7 @@ from .factored import (
 )
 from .posterior import PosteriorCovariance, learned, shrunk
 from .prior import PriorFactor, as_prior
+from .sandwich import deviation, each_residual, sandwich_factor
 
 # J is stored if it takes at most half of this many bytes, unless a memory policy is given.
 _MEMORY_LIMIT = 2**31
@@ -42,6 +44,7 @@ def covariance(
     args: PyTree = None,
     *,
     noise_variance: Scalar | None = None,
+    sandwich: bool | None = None,
     rtol: float | int | None = None,
     has_aux: bool = False,
     memory: AbstractMemoryPolicy | None = None,
@@ -59,7 +62,11 @@ def covariance(
       if it takes up to 1 GiB; `gramlm.Rows` need no more than blocks of it.
     - `noise_variance`: s², the variance of a residual, squared residual units: 1 where residuals
       are divided by their standard deviations. Unless given it is estimated,
-      `‖r‖²/(n − rank J)`.
+      `‖r‖²/(n − rank J)`. Under a loss, Σ is then s² times the inverse of the J̃ᵀJ̃ that steps use.
+    - `sandwich`: whether the scatter of each residual is taken from that residual alone,
+      `Σ = n/(n − rank J)·(JᵀJ)⁻¹ Jᵀdiag(r²)J (JᵀJ)⁻¹`: for errors of variances that differ and are
+      not known, and under a loss, where it is the default and JᵀJ is the Hessian of the loss, Jᵀr
+      its gradient, and a block of `PerBlock` one residual. Needs n well above p, and J stored.
     - `rtol`: singular values of J with columns of one length count as zero up to this multiple of
       the largest, 8ε√max(n, p) unless given: raise it where J itself is not known to rounding.
 
@@ -67,11 +74,14 @@ def covariance(
     error, and everything else keeps its own. A residual of zero leaves standard errors of zero, and
     a NaN or an infinity anywhere in r or J leaves NaN.
 
-    **Raises:** `ValueError` for n ≤ p without a `noise_variance`.
+    **Raises:** `ValueError` for n ≤ p without a `noise_variance`, and for a `sandwich` with one.
+
+    Huber (1967) and White (1980) for the sandwich; its factor is HC1 of MacKinnon and White (1985).
     """
     rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
+    sandwich = _wants_sandwich(residual_fn, noise, sandwich)
     params = _as_arrays(residual_fn, params)
-    return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, False)
+    return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, sandwich, False)
 
 
 @jaxtyped(typechecker=beartype)
@@ -81,6 +91,7 @@ def minimum_norm_covariance(
     args: PyTree = None,
     *,
     noise_variance: Scalar | None = None,
+    sandwich: bool | None = None,
     rtol: float | int | None = None,
     has_aux: bool = False,
     memory: AbstractMemoryPolicy | None = None,
@@ -96,8 +107,9 @@ def minimum_norm_covariance(
     those of kernels do, so does `rtol`, and `gramlm.posterior_covariance` is the one to ask.
     """
     rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
+    sandwich = _wants_sandwich(residual_fn, noise, sandwich)
     params = _as_arrays(residual_fn, params)
-    return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, True)
+    return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, sandwich, True)
 
 
 @jaxtyped(typechecker=beartype)
@@ -156,7 +168,7 @@ def posterior_covariance(
 
 @eqx.filter_jit
 def _covariance(
-    residual_fn, params, args, noise, rtol, has_aux: bool, memory, minimum_norm: bool
+    residual_fn, params, args, noise, rtol, has_aux: bool, memory, sandwich: bool, least_norm: bool
 ) -> FactoredCovariance:
     at, spec, flat = _linearised(residual_fn, params, args, has_aux, memory, True)
     n, p, dtype = at.num_residuals, at.num_params, flat.dtype
@@ -166,18 +178,27 @@ def _covariance(
             f"p = {p}. Pass `noise_variance`."
         )
     threshold = relative_threshold(n, p, dtype) if rtol is None else rtol
-    triangle, rtol = triangle_of(at), jnp.asarray(threshold, dtype)
-    loose = None
-    if minimum_norm:
+    jacobian = jacobian_of(at) if sandwich else None
+    triangle = triangle_of(at) if jacobian is None else jnp.linalg.qr(jacobian, mode="r")
+    rtol, loose = jnp.asarray(threshold, dtype), None
+    if least_norm:
         factor, rank = minimum_norm_factor(triangle, rtol)
     else:
         factor, loose, rank = scaled_factors(triangle, rtol)
     if noise is None:
         degrees = (n - rank).astype(dtype)
-        # By the length, whose square may overflow or underflow.
-        noise = column_lengths(at.residual[:, None])[0] / jnp.sqrt(degrees)
+        noise = deviation(at.residual, degrees)
     else:
         noise, degrees = noise.astype(dtype), jnp.asarray(jnp.inf, dtype)
+    if jacobian is not None:
+        problem, _ = flat_problem(residual_fn, params, args, has_aux)
+        if problem.loss is None:
+            blocks = each_residual(at.residual, jacobian)
+        else:
+            residual = problem.residual(flat)
+            noise = deviation(residual, degrees)
+            blocks = problem.loss.blocks(residual, at.residual, jacobian)
+        factor = sandwich_factor(factor, blocks, noise, n / degrees)
     return FactoredCovariance(
         params=flat,
         params_spec=spec,
@@ -287,6 +308,20 @@ def _deviation(variance: Scalar | None) -> Array | None:
             f"{variance}."
         )
     return jnp.asarray(np.sqrt(value))  # in float64, where its square might underflow
+
+
+def _wants_sandwich(residual_fn: Any, noise: Array | None, sandwich: bool | None) -> bool:
+    if sandwich and noise is not None:
+        raise ValueError(
+            "`sandwich=True` takes the scatter of residuals from these; leave out `noise_variance`."
+        )
+    robust = isinstance(residual_fn, Problem) and residual_fn.loss is not None
+    if robust and noise is None and sandwich is False:
+        raise ValueError(
+            "`sandwich=False` under a loss needs a `noise_variance`: what residuals scatter by is "
+            "then not what parameters do."
+        )
+    return robust and noise is None if sandwich is None else sandwich
 
 
 def _checked_rtol(rtol: float | int | None) -> float | int | None:

@@ -87,6 +87,19 @@ class Correction(NamedTuple):
     turn: Array
 
 
+class Blocks(NamedTuple):
+    """What a corrected problem is for each block of residuals, (b, …).
+
+    - `rows`: the derivative of the norm of r̃, `uᵀJ̃` with u along r̃. `sizes`: ‖r̃‖, so that
+      `sizes·rows` is the block's part of the gradient.
+    - `excess`: what J̃ᵀJ̃ has of `rowsᵀ rows` beyond the curvature of the loss.
+    """
+
+    rows: Float[Array, "b p"]
+    sizes: Float[Array, " b"]
+    excess: Float[Array, " b"]
+
+
 class BlockFactor(AbstractRowFactor):
     """`diag(weight) − turn·uuᵀ` for each block, u a unit vector of it."""
 
@@ -157,16 +170,43 @@ class FlatLoss(eqx.Module):
         unit = safe_divide(residual, jnp.concatenate(spread))
         return stretch * residual, BlockFactor(weight, turn, unit, self.segments)
 
+    def blocks(
+        self,
+        residual: Float[Array, " n"],
+        corrected: Float[Array, " n"],
+        jacobian: Float[Array, "n p"],
+    ) -> Blocks:
+        """Those of r, of the r̃ and the J̃ that `corrected` makes of it."""
+        parts = [_blocks(segment, residual, corrected, jacobian) for segment in self.segments]
+        return Blocks(*(jnp.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _blocks(segment: Segment, residual: Array, corrected: Array, jacobian: Array) -> Blocks:
+    rest, rows = segment.of(corrected), segment.of(jacobian)
+    if segment.loss is None:
+        return Blocks(jnp.sign(rest)[:, None] * rows, jnp.abs(rest), jnp.zeros_like(rest))
+    layout, newton = segment.layout, _newton(segment, residual)[1]
+    sizes = jnp.sqrt(layout.sums(rest**2))
+    along = safe_divide(rest, layout.spread(sizes))
+    excess = 1 - newton / jnp.maximum(newton, LEAST_CURVATURE)
+    return Blocks(layout.sums(along[:, None] * rows), sizes, excess)
+
+
+def _newton(segment: Segment, residual: Float[Array, " n"]) -> tuple[Array, Array]:
+    """ρ′, and `1 + 2sρ″/ρ′`, for each block."""
+    assert segment.loss is not None
+    squares = segment.squares(residual)
+    _, slope, curvature = slopes(segment.loss, squares)
+    slope = jnp.maximum(slope, 0)
+    return slope, 1 + 2 * safe_divide(squares * curvature, slope)
+
 
 def _correction(segment: Segment, residual: Float[Array, " n"]) -> Correction:
     count = segment.stop - segment.start
     if segment.loss is None:
         one = jnp.ones((count,), residual.dtype)
         return Correction(one, one, jnp.zeros_like(one))
-    squares = segment.squares(residual)
-    _, slope, curvature = slopes(segment.loss, squares)
-    slope = jnp.maximum(slope, 0)
-    newton = 1 + 2 * safe_divide(squares * curvature, slope)
+    slope, newton = _newton(segment, residual)
     kept = jnp.sqrt(jnp.maximum(newton, LEAST_CURVATURE))
     root = jnp.where(slope > 0, jnp.sqrt(jnp.where(slope > 0, slope, 1)), 0)
     of_blocks = (root, root / kept, root * (1 - kept))
