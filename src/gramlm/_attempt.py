@@ -103,7 +103,9 @@ def _attempt(
     states, residual = trials.rules, point.model.at.residual
     velocity_tolerance = rules.forcing.velocity(states.forcing)
     floor = jnp.asarray(rules.damping_floor) * factors.rounding
-    rhs = residual if on_face is None else on_face.residual
+    rhs = residual
+    if on_face is not None:
+        rhs, velocity_tolerance = on_face.residual, on_face.tolerance(velocity_tolerance)
     lengths = StepLengths(factors, rhs, point.metric, floor, trials.work, velocity_tolerance)
     found = _proposed(rules.damping, states.damping, lengths, trials.search)
     damping = jnp.maximum(found.damping, floor)
@@ -161,6 +163,9 @@ def _attempt(
     if corrected.face is not None and trials.search is not None:
         promise = trials.search.promised(corrected.face)  # a step cut off may promise an increase
     promised = jnp.where(velocity.solved & (promise >= -noise), promise, jnp.inf)
+    # A promise has rounding of its own: one a little above noise, while the cost stands still.
+    still = ~accepted & (promised <= 8 * noise) & (jnp.abs(candidate.decrease) <= noise)
+    promised = jnp.where(still, jnp.minimum(promised, noise), promised)
     repeated = equal(rejected.damping, states.damping)  # the rule has nothing else to try
     hopeless = ~moved | repeated | _nothing_to_gain(point, candidate, promised, damping)
     tried = Trials(

@@ -199,6 +199,7 @@ class LevenbergMarquardt(eqx.Module):
             cheap_rows=isinstance(function, RowResidual),
             accelerator=jax.default_backend() != "cpu",
             memory_limit=self.memory_limit,
+            bounded=problem.box is not None,
             costs=costs,
         )
         memory, linear = self.memory, self.linear_solver

@@ -36,7 +36,7 @@ class ProblemSize:
 
     - `residuals` n, `params` p, `itemsize` in bytes, `memory_limit` in bytes;
     - `cheap_rows`: whether all rows of J come from one pass over the data (`gramlm.Rows`);
-    - `accelerator`: whether it runs on a GPU or TPU;
+    - `accelerator`: whether it runs on a GPU or TPU; `bounded`: whether parameters have bounds;
     - `costs` of products with J, where they have been measured.
     """
 
@@ -46,6 +46,7 @@ class ProblemSize:
     cheap_rows: bool
     accelerator: bool
     memory_limit: int
+    bounded: bool = False
     costs: ProductCosts | None = None
 
     @property
@@ -115,6 +116,8 @@ class AutoSolver(AbstractSolverChoice):
     def choose(self, size: ProblemSize) -> AbstractGramSolver:
         if self.dense_fits(size):
             return DenseSolver()
+        if _many_faces(size):
+            return KrylovSolver(capacity=basis_capacity(size), may_form=_gram_fits(size))
         if _products_are_cheap(size):
             return PreconditionedCG()
         return KrylovSolver(
@@ -148,6 +151,16 @@ def _gram_fits(size: ProblemSize) -> bool:
     """Whether J, a whitened copy, and three matrices of the order of the system fit the limit."""
     m = size.order
     return 2 * size.jacobian_bytes + 3 * m * m * size.itemsize <= size.memory_limit
+
+
+def _many_faces(size: ProblemSize) -> bool:
+    """Whether one J is solved with again and again, with other parameters on their bounds.
+
+    Then a basis that is recycled is worth more than cheap products: positive weights of 700 × 1500
+    bumps were at the optimum to seven digits after 25 steps, and to three by conjugate gradients;
+    of 1200 × 2000 random columns after 38 s to nine digits, and after 73 s to two and a half.
+    """
+    return size.bounded and size.residuals < size.params
 
 
 def _products_are_cheap(size: ProblemSize) -> bool:

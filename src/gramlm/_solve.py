@@ -123,7 +123,7 @@ def solve(
         residual_fn = dataclasses.replace(residual_fn, free=chosen)
         if residual_fn.checked:
             params = _checked(*flat_problem(residual_fn, params, args, has_aux))
-    known = _planned(solver, residual_of(residual_fn), params, args, has_aux, chosen, source)
+    known = _planned(solver, residual_fn, params, args, has_aux, chosen, source)
     task = Task(residual_fn, params, args, known.solver, has_aux)
     split = Split(task)
     begun = None if _any_traced(split.arrays) else begin(split)
@@ -263,7 +263,12 @@ def _planned(
     free: Free,
     source: AbstractSource | None,
 ) -> _Known:
-    declared = as_problem(residual_fn, free=free)
+    # Of what is declared, a plan depends on what is fixed and on whether there are bounds.
+    function, lower, upper = residual_of(residual_fn), None, None
+    if isinstance(residual_fn, Problem):
+        lower, upper = residual_fn.lower, residual_fn.upper
+    bounded = lower is not None or upper is not None
+    declared = as_problem(function, free=free, lower=lower, upper=upper)
 
     def shapes(tree):
         leaves, structure = jax.tree.flatten(tree)
@@ -281,9 +286,9 @@ def _planned(
 
     try:
         choices = (solver.linear_solver, solver.memory, solver.memory_limit, has_aux)
-        known = _known.setdefault(residual_fn, {})
+        known = _known.setdefault(function, {})
         costs = None if source is None else source.costs
-        key = (choices, shapes(params), shapes(args), free, costs)
+        key = (choices, shapes(params), shapes(args), free, bounded, costs)
         hash(key)
     except (TypeError, AttributeError):  # not hashable, or no array
         return new()
