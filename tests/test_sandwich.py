@@ -75,6 +75,19 @@ def test_residuals_of_a_block_belong_together():
     )
 
 
+@pytest.mark.parametrize("sandwich", [False, True])
+def test_a_residual_of_no_weight_is_no_observation(sandwich):
+    known = np.arange(40) % 2 == 0
+
+    def half(params, target):
+        return linear(params, target)[known]
+
+    masked = gramlm.Problem(linear, weights=jnp.where(known, 1.0, 0.0))
+    found, expected = (of_point(f, sandwich=sandwich) for f in (masked, half))
+    np.testing.assert_allclose(found.as_matrix(), expected.as_matrix(), rtol=1e-9)
+    assert found.degrees_of_freedom == expected.degrees_of_freedom == 17
+
+
 def test_where_a_loss_has_no_minimum_there_are_no_errors():
     far = gramlm.Problem(linear, loss=gramlm.Cauchy(0.05))
     assert np.all(np.isnan(of_point(far).standard_errors()))

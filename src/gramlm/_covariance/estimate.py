@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, jaxtyped
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, jaxtyped
 
 from .._flatten import FlatSpec, as_parameters
 from .._jacobian import jacobian_of, residual_function, triangle_of
@@ -17,7 +17,8 @@ from .._linearisation import AbstractLinearisation, AbstractMemoryPolicy, Materi
 from .._misc import Scalar, map_blocks, matmul
 from .._plan import AutoMemory, ProblemSize
 from .._problem.declared import Problem, free_of
-from .._problem.flat import flat_problem
+from .._problem.flat import FlatProblem, flat_problem
+from .._problem.row_factor import DiagonalFactor
 from .._residual.rows import RowResidual
 from .._solve import linearise
 from .._whitened import krylov_basis
@@ -62,7 +63,8 @@ def covariance(
       if it takes up to 1 GiB; `gramlm.Rows` need no more than blocks of it.
     - `noise_variance`: s², the variance of a residual, squared residual units: 1 where residuals
       are divided by their standard deviations. Unless given it is estimated,
-      `‖r‖²/(n − rank J)`. Under a loss, Σ is then s² times the inverse of the J̃ᵀJ̃ that steps use.
+      `‖r‖²/(n − rank J)`, n without residuals of weight 0. Given under a loss, Σ is s² times the
+      inverse of the J̃ᵀJ̃ that steps use.
     - `sandwich`: whether the scatter of each residual is taken from that residual alone,
       `Σ = n/(n − rank J)·(JᵀJ)⁻¹ Jᵀdiag(r²)J (JᵀJ)⁻¹`: for errors of variances that differ and are
       not known, and under a loss, where it is the default and JᵀJ is the Hessian of the loss, Jᵀr
@@ -185,20 +187,21 @@ def _covariance(
         factor, rank = minimum_norm_factor(triangle, rtol)
     else:
         factor, loose, rank = scaled_factors(triangle, rtol)
+    problem, _ = flat_problem(residual_fn, params, args, has_aux)
+    count = _counted(problem, n)
     if noise is None:
-        degrees = (n - rank).astype(dtype)
+        degrees = (count - rank).astype(dtype)
         noise = deviation(at.residual, degrees)
     else:
         noise, degrees = noise.astype(dtype), jnp.asarray(jnp.inf, dtype)
     if jacobian is not None:
-        problem, _ = flat_problem(residual_fn, params, args, has_aux)
         if problem.loss is None:
             blocks = each_residual(at.residual, jacobian)
         else:
             residual = problem.residual(flat)
             noise = deviation(residual, degrees)
             blocks = problem.loss.blocks(residual, at.residual, jacobian)
-        factor = sandwich_factor(factor, blocks, noise, n / degrees)
+        factor = sandwich_factor(factor, blocks, noise, count / degrees)
     return FactoredCovariance(
         params=flat,
         params_spec=spec,
@@ -308,6 +311,14 @@ def _deviation(variance: Scalar | None) -> Array | None:
             f"{variance}."
         )
     return jnp.asarray(np.sqrt(value))  # in float64, where its square might underflow
+
+
+def _counted(problem: FlatProblem, count: int) -> Int[Array, ""]:
+    """How many residuals there are, without those of weight 0."""
+    weights = problem.weights
+    if isinstance(weights, DiagonalFactor):
+        return jnp.sum(weights.values != 0).astype(jnp.int32)
+    return jnp.asarray(count, jnp.int32)
 
 
 def _wants_sandwich(residual_fn: Any, noise: Array | None, sandwich: bool | None) -> bool:
