@@ -17,7 +17,7 @@ import lineax as lx
 import numpy as np
 
 import gramlm
-from gramlm._gram_solver.preconditioned_cg import preconditioned_cg
+from gramlm._linear.algebra.cg import preconditioned_cg
 
 from .problems.rbf_network import build
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gramlm
-from problems import sine, sine_problem
+from support.problems import sine, sine_problem
 
 pytestmark = pytest.mark.gpu
 

@@ -7,7 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._misc import dot, safe_divide, sum_squares
+from .._core.arrays import safe_divide
+from .._core.reductions import dot, sum_squares
 from .loss import AbstractLoss, AbstractScaledLoss, PerBlock, slopes
 from .row_factor import AbstractRowFactor, DiagonalFactor
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from .._misc import Scalar
+from .._core.arrays import Scalar
 
 # A scale for all residuals, or one for each.
 Scale = Real[ArrayLike, "..."]

@@ -1,0 +1,1 @@
+"""What is asked after a solve, or of one point."""

@@ -1,0 +1,1 @@
+"""Algebra that knows no J, only a product."""

@@ -1,0 +1,242 @@
+"""How a Krylov basis grows: from what is recycled first, then by block Lanczos steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..._core.arrays import safe_divide, scattered_signs
+from ..._core.reductions import all_finite, norm, sum_squares
+
+# A basis may use this part of its room for vectors of the last Jacobian, lest none be left for
+# what is new.
+_RECYCLED_PART = 0.75
+
+# Recycled vectors are taken in as a large block if they fill this part of it.
+_FILLED_PART = 0.75
+
+# The residual of a system is computed to about this multiple of its unit of rounding.
+_ROUNDING = 8.0
+
+# What is left of a system may be called rounding up to this part of its right-hand side.
+_ROUNDED_PART = 0.1
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """Room for vectors, vectors in a block, and recycled vectors taken in at a time.
+
+    With 0 of these nothing is recycled, and fewer than that many come in blocks of `block`.
+    """
+
+    capacity: int
+    block: int
+    recycled: int
+
+    @classmethod
+    def within(cls, length: int, capacity: int, block: int, recycled: int) -> "BlockSizes":
+        """As asked for, as far as vectors of this length allow; whole blocks."""
+        block = min(block, length)
+        # Candidates that lie inside of the basis leave zero rows: spare room for these, where it
+        # is the length that limits.
+        capacity = max(capacity, block) if capacity < length else length + 2 * block
+        capacity = -(-capacity // block) * block
+        room = max(int(_RECYCLED_PART * capacity), 1)
+        return cls(capacity, block, min(recycled, room))
+
+    def for_range(self, length: int) -> "BlockSizes":
+        """With blocks that may have independent images of this length."""
+        return BlockSizes(self.capacity, min(self.block, length), min(self.recycled, length))
+
+    @property
+    def recycled_room(self) -> int:
+        """How many vectors may be recycled."""
+        if self.recycled == 0:
+            return 0
+        return max(int(_RECYCLED_PART * self.capacity) // self.recycled, 1) * self.recycled
+
+
+class Recycled(eqx.Module):
+    """What the basis of one Jacobian leaves to the next.
+
+    **Attributes:** `values`, the Ritz values in descending order; `vectors`, (c, m), the Ritz
+    vectors of the first of them, of which `count` are worth keeping; `basis_size`, the number of
+    vectors that the basis had; `effective_dimension`, `Σ μ/(μ + λ)` over its Ritz values μ.
+    """
+
+    vectors: Float[Array, "c m"]
+    values: Float[Array, " k"]
+    count: Int[Array, ""]
+    basis_size: Int[Array, ""]
+    effective_dimension: Float[Array, ""]
+
+
+def fresh_recycled(sizes: BlockSizes, like: Float[Array, " m"]) -> Recycled:
+    """Nothing, in arrays of the right shapes."""
+    none = jnp.zeros((), jnp.int32)
+    return Recycled(
+        vectors=jnp.zeros((sizes.recycled_room, like.size), like.dtype),
+        values=jnp.zeros((sizes.capacity,), like.dtype),
+        count=none,
+        basis_size=none,
+        effective_dimension=jnp.zeros((), like.dtype),
+    )
+
+
+def recycled(space: Any, damping: Float[Array, ""], keep: float, before: Recycled) -> Recycled:
+    """The Ritz vectors of a basis whose values exceed `keep`·λ; those from `before` on failure."""
+    room = before.vectors.shape[0]
+    values, vectors = space.ritz(room)
+    after = Recycled(
+        vectors=vectors,
+        values=values,
+        count=jnp.minimum(jnp.sum(values > keep * damping), room).astype(jnp.int32),
+        basis_size=space.count,
+        effective_dimension=jnp.sum(safe_divide(values, values + damping)),
+    )
+    usable = all_finite(vectors) & (space.count > 0)
+    return jax.tree.map(lambda new, old: jnp.where(usable, new, old), after, before)
+
+
+class Work(eqx.Module):
+    """The basis so far, how many recycled vectors it has taken in, and the λ of the last solve."""
+
+    space: Any
+    taken: Int[Array, ""]
+    damping: Float[Array, ""]
+
+    @classmethod
+    def fresh(cls, space: Any) -> "Work":
+        """With an empty basis."""
+        return cls(space, jnp.zeros((), jnp.int32), jnp.zeros((), space.dtype))
+
+
+class Attempt(NamedTuple):
+    """The best solution that a basis holds.
+
+    `rho` is the residual of the damped system, `target` the norm of its right-hand side, and
+    `scale` the largest that this could be; the decrease that is missed is at most
+    `½‖ρ‖²/curvature`. `rounding`: the unit of rounding of `rho`.
+    """
+
+    coordinates: Float[Array, " k"]
+    rho: Float[Array, " m"]
+    decrease: Float[Array, ""]
+    curvature: Float[Array, ""]
+    target: Float[Array, ""]
+    scale: Float[Array, ""]
+    rounding: Float[Array, ""]
+
+    def _rounded(self) -> Bool[Array, ""]:
+        return sum_squares(self.rho) <= (_ROUNDING * self.rounding) ** 2
+
+    def meets(self, tolerance: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether at most `tolerance²` of the decrease is missed, or all to rounding is done."""
+        missed = sum_squares(self.rho)
+        possible = missed + 2 * self.decrease * self.curvature
+        # What is not finite meets everything: more vectors would not help it.
+        return ~(missed > tolerance**2 * possible) | self._rounded()
+
+    def usable(self) -> Bool[Array, ""]:
+        """Whether the solution is worth a trial: at most a third of the decrease is missed."""
+        size = sum_squares(self.rho)
+        rounded = self._rounded() & (size <= (_ROUNDED_PART * self.scale) ** 2)
+        enough = (size <= self.decrease * self.curvature) | rounded
+        return enough & jnp.isfinite(size)
+
+
+class _Growth(NamedTuple):
+    space: Any
+    damped: Any
+    taken: Int[Array, ""]
+    passes: Int[Array, ""]
+    last: Attempt
+
+
+class Outcome(eqx.Module):
+    """How a solve went: `products` with J beside those of the basis. Nothing is differentiated."""
+
+    work: Work
+    passes: Int[Array, ""]
+    products: Int[Array, ""]
+    relative_residual: Float[Array, ""]
+    usable: Bool[Array, ""]
+
+    @classmethod
+    def of(cls, end: _Growth, damping: Float[Array, ""]) -> "Outcome":
+        last = end.last
+        return cls(
+            work=Work(end.space, end.taken, damping),
+            passes=end.passes,
+            products=jnp.zeros_like(end.passes),
+            relative_residual=safe_divide(norm(last.rho), last.target),
+            usable=last.usable(),
+        )
+
+
+def grown(
+    recycled: Recycled,
+    sizes: BlockSizes,
+    work: Work,
+    damped: Any,
+    tolerance: Float[Array, ""],
+    attempt: Callable[[Any, Any], Attempt],
+    extend: Callable[[Any, Any, Float[Array, "b m"]], tuple[Any, Any]],
+) -> _Growth:
+    """Extends a basis until an attempt meets the tolerance, or there is no room."""
+    m = recycled.vectors.shape[1]
+    dtype = recycled.vectors.dtype
+
+    def with_residual(block: Float[Array, "b m"], it: _Growth):
+        # The first rows are the least significant ones of an orthonormalised block. Where fewer
+        # directions are left than it has rows, they stay out.
+        size = block.shape[0]
+        first = jnp.clip(size - (m - it.space.rank), 0, size - 1)
+        block = jnp.where(jnp.arange(size)[:, None] < first, 0, block)
+        return block.at[first].set(it.last.rho)
+
+    def known(it: _Growth, size: int):
+        held = min(size, recycled.vectors.shape[0])
+        block = jax.lax.dynamic_slice_in_dim(recycled.vectors, it.taken, held)[::-1]
+        return jnp.pad(block, ((size - held, 0), (0, 0)))
+
+    def lanczos(it: _Growth):
+        start = scattered_signs(sizes.block * m, dtype).reshape(sizes.block, m)
+        return jnp.where(it.space.count == 0, start, it.space.last_images(sizes.block))
+
+    def small(it: _Growth):
+        if sizes.recycled == 0:
+            block, taken = lanczos(it), it.taken
+        else:
+            left = recycled.count - it.taken
+            block = jnp.where(left > 0, known(it, sizes.block), lanczos(it))
+            taken = it.taken + jnp.where(left > 0, sizes.block, 0)
+        return *extend(it.space, it.damped, with_residual(block, it)), taken
+
+    def large(it: _Growth):
+        block = known(it, sizes.recycled)
+        larger = extend(it.space, it.damped, with_residual(block, it))
+        return *larger, it.taken + sizes.recycled
+
+    def many(it: _Growth):
+        # Nearly as many as a large block takes; a few more do no harm, many would be a waste.
+        return recycled.count - it.taken > _FILLED_PART * sizes.recycled
+
+    def unfinished(it: _Growth):
+        return ~it.last.meets(tolerance) & (it.space.count + sizes.block <= it.space.capacity)
+
+    def advance(it: _Growth) -> _Growth:
+        if sizes.recycled <= sizes.block:
+            space, damped, taken = small(it)
+        else:
+            fits = it.space.count + sizes.recycled <= it.space.capacity
+            space, damped, taken = jax.lax.cond(many(it) & fits, large, small, it)
+        return _Growth(space, damped, taken, it.passes + 1, attempt(space, damped))
+
+    none = jnp.zeros((), jnp.int32)
+    start = _Growth(work.space, damped, work.taken, none, attempt(work.space, damped))
+    return jax.lax.while_loop(unfinished, advance, start)

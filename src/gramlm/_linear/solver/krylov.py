@@ -1,0 +1,300 @@
+"""One orthonormal Krylov basis for each Jacobian, from which every λ is answered."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Bool, Float, Int
+
+from ..._core.reductions import all_finite, dot, matmul, norm, sum_squares, symmetric_product
+from ..._model.form import Form
+from ..._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
+from ..._model.metric import metric_inverse
+from ..._model.whitening import whitening
+from ..algebra.basis import DampedSubspace, Subspace
+from ..algebra.cg import dual_gap, preconditioned_cg
+from ..algebra.finish import deflation, finished
+from ..algebra.growth import (
+    Attempt,
+    BlockSizes,
+    Outcome,
+    Recycled,
+    Work,
+    fresh_recycled,
+    grown,
+    recycled,
+)
+from ..algebra.secular import LengthBound, spectral_root
+from .base import (
+    AbstractDampedSystem,
+    AbstractFactorisation,
+    AbstractGramSolver,
+    FoundDamping,
+    LinearStep,
+)
+from .golub_kahan import GolubKahanFactorisation, TallSubspace
+
+# What is not summed over n² entries is rounded less than a dense K: on a kernel problem in float32
+# (n = 2048, p = 8192) a λ of 8ε·λmax(K) still gave the predicted decrease, and half the Jacobians
+# that 64ε·λmax(K) took to a relative cost of 1e-6; one of 2ε·λmax(K) gained nothing more.
+_ROUNDING = 1 / 8
+
+
+# Where J is stored, K itself is formed once the basis of the last Jacobian had this part of n
+# vectors: n²·p operations, at the full speed of a matrix product, against 4·n·p for each vector.
+_FORMED_PART = 1 / 3
+
+
+class KrylovSolver(AbstractGramSolver):
+    """Block Lanczos on `K = J M⁻¹ Jᵀ` with full reorthogonalisation, recycled between Jacobians.
+
+    For an orthonormal basis Z of a part of residual space, `w = Zᵀ(Z K Zᵀ + λI)⁻¹ Z b` solves the
+    system for any λ and any right-hand side b without a product with J, and its residual is known.
+    Where it is too large the basis grows by a block: first by the Ritz vectors of the last
+    Jacobian, then by block Lanczos steps, always with the residual itself in the block. So a
+    rejected trial, another λ and the geodesic correction start from all that is known of K.
+
+    **Attributes:**
+
+    - `capacity`: the largest number of basis vectors. Two copies of (capacity, n) are held, and a
+      part of a third.
+    - `block_size`: vectors in a Lanczos block. More make fewer passes over the data, and more
+      vectors altogether; 1 where a product with b vectors costs b times that with one.
+    - `recycle_block`: recycled vectors taken in at a time where there are about as many; fewer
+      come in blocks of `block_size`. 0 recycles nothing.
+    - `keep`: Ritz vectors are kept whose value exceeds `keep`·λ; below, they hardly act on w.
+    - `max_iterations` of conjugate gradients, deflated with the basis, where it is full and the
+      solution not good enough; 0 for none.
+    - `may_form`: whether K may be formed, n² numbers and a copy of J, where J is stored, the dual
+      form solved in float64, and the basis of the last Jacobian took a third of n vectors or more.
+      Then they are multiplied with K. (In float32 a formed K is not exact enough for a small λ.)
+    """
+
+    capacity: int = eqx.field(static=True, default=512)
+    block_size: int = eqx.field(static=True, default=32)
+    recycle_block: int = eqx.field(static=True, default=64)
+    keep: float = eqx.field(static=True, default=0.1)
+    max_iterations: int = eqx.field(static=True, default=300)
+    may_form: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        for name in ("capacity", "block_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        for name in ("recycle_block", "max_iterations"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative; got {getattr(self, name)}.")
+        if not self.keep > 0:
+            raise ValueError(f"`keep` must be positive; got {self.keep}.")
+
+    def _sizes(self, m: int) -> BlockSizes:
+        return BlockSizes.within(m, self.capacity, self.block_size, self.recycle_block)
+
+    def init(
+        self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form
+    ) -> Recycled:
+        if form.resolve(residual.size, params.size) is Form.dual:
+            return fresh_recycled(self._sizes(residual.size), residual)
+        return fresh_recycled(self._sizes(params.size).for_range(residual.size), params)
+
+    def factorise(
+        self,
+        linearisation: AbstractLinearisation,
+        metric: lx.AbstractLinearOperator,
+        largest_eigenvalue: Float[Array, ""],
+        form: Form,
+        recycled: Recycled,
+    ) -> AbstractFactorisation:
+        n, p = linearisation.num_residuals, linearisation.num_params
+        residual = linearisation.residual
+        eps = jnp.finfo(residual.dtype).eps
+        if form.resolve(n, p) is Form.dual:
+            sizes = self._sizes(n)
+            formed, gram = self._formed(linearisation, metric, recycled)
+            return KrylovFactorisation(
+                linearisation=linearisation,
+                metric=metric,
+                recycled=recycled,
+                formed=formed,
+                gram=gram,
+                largest=largest_eigenvalue,
+                rounding=_ROUNDING * eps * largest_eigenvalue,
+                work=Work.fresh(Subspace.empty(sizes.capacity, residual)),
+                sizes=sizes,
+                settings=self,
+            )
+        sizes = self._sizes(p).for_range(n)
+        return GolubKahanFactorisation(
+            linearisation=linearisation,
+            whitening=whitening(metric),
+            recycled=recycled,
+            largest=largest_eigenvalue,
+            rounding=eps**2 * largest_eigenvalue,
+            work=Work.fresh(TallSubspace.empty(sizes.capacity, residual, p)),
+            sizes=sizes,
+            keep=self.keep,
+            max_iterations=self.max_iterations,
+        )
+
+    def _formed(
+        self,
+        linearisation: AbstractLinearisation,
+        metric: lx.AbstractLinearOperator,
+        recycled: Recycled,
+    ) -> tuple[Bool[Array, ""], Float[Array, "n n"] | None]:
+        """Whether K is formed, and K if it may be."""
+        n = linearisation.num_residuals
+        stored = isinstance(linearisation, MaterialisedLinearisation)
+        if not (self.may_form and stored and linearisation.residual.dtype == jnp.float64):
+            return jnp.asarray(False), None
+        rows = linearisation.jacobian
+        return jax.lax.cond(
+            recycled.basis_size > _FORMED_PART * n,
+            lambda: (jnp.asarray(True), symmetric_product(whitening(metric).rows(rows))),
+            lambda: (jnp.asarray(False), jnp.zeros((n, n), rows.dtype)),
+        )
+
+
+class KrylovFactorisation(AbstractFactorisation):
+    """The dual form: products with K, and what is recycled; the basis itself is the work."""
+
+    linearisation: AbstractLinearisation
+    metric: lx.AbstractLinearOperator
+    recycled: Recycled
+    formed: Bool[Array, ""]
+    gram: Float[Array, "n n"] | None
+    largest: Float[Array, ""]
+    rounding: Float[Array, ""]
+    work: Work
+    sizes: BlockSizes = eqx.field(static=True)
+    settings: KrylovSolver = eqx.field(static=True)
+
+    def at(self, damping: Float[Array, ""]) -> "KrylovSystem":
+        return KrylovSystem(factors=self, damping=damping)
+
+    def recycle(self, work: Work) -> Recycled:
+        return recycled(work.space, work.damping, self.settings.keep, self.recycled)
+
+    def damping_within(self, bound: LengthBound, work: Work) -> FoundDamping:
+        """From the Ritz values of the basis that a solve at `guess` takes."""
+        system = self.at(jnp.maximum(bound.guess, bound.least))
+        solution = system.solve(bound.rhs, work, bound.tolerance)
+        space = solution.work.space
+        values, coordinates = space.spectrum()
+        along = matmul(coordinates, space.coordinates(bound.rhs))
+        damping = spectral_root(values, jnp.sqrt(values) * along, bound)
+        return FoundDamping(damping, solution.work, solution.iterations, solution.products)
+
+    def multiply(self, block: Float[Array, "b n"]) -> Float[Array, "b n"]:
+        """K times each row of a block, in two passes over the data unless it is formed."""
+
+        def by_products(block: Float[Array, "b n"]) -> Float[Array, "b n"]:
+            back = self.linearisation.vjp_block(block)
+            back = jax.vmap(lambda v: metric_inverse(self.metric, v))(back)
+            return self.linearisation.jvp_block(back)
+
+        gram = self.gram
+        if gram is None:
+            return by_products(block)
+        return jax.lax.cond(self.formed, lambda x: matmul(x, gram), by_products, block)
+
+
+class KrylovSystem(AbstractDampedSystem):
+    """Galerkin solutions from the basis, which grows until they are good enough."""
+
+    factors: KrylovFactorisation
+    damping: Float[Array, ""]
+    setup_products: int = eqx.field(static=True, default=0)
+
+    def solve(self, rhs: Float[Array, " n"], work: Work, tolerance: Float[Array, ""]) -> LinearStep:
+        factors = self.factors
+        w, image, outcome = _solved(self, rhs, work, tolerance)
+        step = -metric_inverse(factors.metric, factors.linearisation.vjp(w))
+        return LinearStep(
+            step=step,
+            image=-image,
+            relative_residual=outcome.relative_residual,
+            iterations=outcome.passes,
+            products=self._products(work, outcome) + 1,
+            solved=all_finite(step) & outcome.usable,
+            work=outcome.work,
+        )
+
+    def _products(self, work: Work, outcome: Outcome) -> Int[Array, ""]:
+        """Products with J for K times vectors; forming K counts as one for each of its rows."""
+        before = work.space.count
+        multiplied = 2 * (outcome.work.space.count - before) + outcome.products
+        forming = jnp.where(before == 0, outcome.work.space.vectors.shape[1], 0)
+        return jnp.where(self.factors.formed, forming, multiplied)
+
+
+@eqx.filter_custom_jvp
+def _solved(
+    system: KrylovSystem, rhs: Float[Array, " n"], work: Work, tolerance: Float[Array, ""]
+) -> tuple[Float[Array, " n"], Float[Array, " n"], Outcome]:
+    """`w ≈ (K + λI)⁻¹ b`, `K w`, and how it went."""
+    factors, damping = system.factors, system.damping
+    eps = jnp.finfo(rhs.dtype).eps
+
+    def attempt(space: Subspace, damped: DampedSubspace) -> Attempt:
+        y = damped.solve(space.coordinates(rhs))
+        w, image = space.combine(y), space.multiply(y)
+        # ½‖b‖² − P(w), and P(w) − min P ≤ ½‖ρ‖².
+        decrease = dot(rhs, image) - 0.5 * sum_squares(image) - 0.5 * damping * dot(w, image)
+        return Attempt(
+            coordinates=y,
+            rho=rhs - image - damping * w,
+            decrease=decrease,
+            curvature=jnp.ones_like(decrease),
+            target=norm(rhs),
+            scale=norm(rhs),
+            rounding=eps * (factors.largest * norm(w) + norm(rhs)),
+        )
+
+    def extend(space: Subspace, damped: DampedSubspace, candidates: Float[Array, "b n"]):
+        larger = space.extended(candidates, factors.multiply)
+        return larger, damped.grown(larger, candidates.shape[0])
+
+    damped = DampedSubspace.of(work.space, damping)
+    end = grown(factors.recycled, factors.sizes, work, damped, tolerance, attempt, extend)
+    y = end.last.coordinates
+    known = end.space.combine(y), end.space.multiply(y)
+    outcome = Outcome.of(end, damping)
+    iterations = factors.settings.max_iterations
+    if iterations == 0:
+        return *known, outcome
+
+    def iterate():
+        found = preconditioned_cg(
+            lambda x: factors.multiply(x[None])[0],
+            deflation(end.space, damping, end.damped.solve),
+            rhs,
+            damping,
+            largest_eigenvalue=factors.largest,
+            tolerance=tolerance**2,
+            max_iterations=iterations,
+            start=known,
+            gap=dual_gap,
+        )
+        return found, found.image
+
+    return finished(*known, outcome, ~end.last.meets(tolerance), norm(rhs), iterate)
+
+
+@_solved.def_jvp
+def _(primals, tangents):
+    """`(K + λI) ẇ = ḃ − K̇ w − λ̇ w`, a further right-hand side for the same basis."""
+    system, rhs, work, tolerance = primals
+    t_system, t_rhs, *_ = tangents
+    w, image, outcome = _solved(system, rhs, work, tolerance)
+
+    def damped(system: KrylovSystem):
+        return system.factors.multiply(w[None])[0], system.damping * w
+
+    _, (t_image, t_shift) = eqx.filter_jvp(damped, (system,), (t_system,))
+    t_image, t_shift, t_rhs = (
+        jnp.zeros_like(w) if t is None else t for t in (t_image, t_shift, t_rhs)
+    )
+    t_w, image_of_t_w, _ = _solved(system, t_rhs - t_image - t_shift, outcome.work, tolerance)
+    nothing = jax.tree.map(lambda _: None, outcome)
+    return (w, image, outcome), (t_w, t_image + image_of_t_w, nothing)

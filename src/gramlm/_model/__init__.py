@@ -1,0 +1,1 @@
+"""The linear model at a point: J, M, K and their products."""

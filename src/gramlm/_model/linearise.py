@@ -1,0 +1,33 @@
+"""A linearisation at a point, for whoever wants its products."""
+
+from collections.abc import Callable
+from typing import Any
+
+from beartype import beartype
+from jaxtyping import PyTree, jaxtyped
+
+from .._problem.build import flat_problem
+from .linearisation import AbstractLinearisation
+from .memory import AbstractMemoryPolicy, Keep
+from .model import Model
+
+
+@jaxtyped(typechecker=beartype)
+def linearise(
+    residual_fn: Callable[..., Any],
+    params: PyTree,
+    args: PyTree = None,
+    *,
+    has_aux: bool = False,
+    memory: AbstractMemoryPolicy | None = None,
+) -> AbstractLinearisation:
+    """The residual at `params` and products with its Jacobian there.
+
+    `linearisation.residual` is the flat residual (n,); `jvp` and `vjp` multiply one vector by J
+    and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given. Vectors are
+    real: a complex array is all its real parts, and then all its imaginary parts.
+    """
+    problem, flat = flat_problem(residual_fn, params, args, has_aux)
+    memory = Keep() if memory is None else memory
+    problem = problem.prepared(memory.prepare)
+    return Model.of(problem, memory.linearise(problem.function, flat)[0]).at

@@ -1,1 +1,0 @@
-"""Preconditioners for conjugate gradients on the Levenberg–Marquardt system."""

@@ -1,0 +1,116 @@
+"""The declaration of a problem beyond its residual."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from .._core.free import frozen
+from .loss import L1, AbstractLoss, AbstractScaledLoss, PerBlock
+from .weights import AbstractWeighting
+
+
+class Problem(eqx.Module):
+    """A residual function with what belongs to it; goes wherever a residual function does.
+
+    `gramlm.solve` takes the same keywords and makes one. Write it yourself to take single steps, or
+    to ask for a covariance.
+
+    - `residual_fn`: a function, or `gramlm.Rows`.
+    - `loss`: a `gramlm.AbstractLoss`, None for squares; or a pytree of them with the structure of
+      the residual, or of its upper part.
+    - `weights`: non-negative numbers that multiply the squares, such as inverse variances: a
+      scalar, an array, or a pytree with the structure of the residual, or of its upper part, whose
+      arrays broadcast to those of the residual; or a `gramlm.AbstractWeighting`. Weights come
+      before the loss, whose scale is then in units of the weighted residual.
+    - `free`: which parameters to solve for, all unless given: a pytree prefix of the parameters
+      with leaves True, False, or functions of a leaf, as for `equinox.filter`, or boolean arrays of
+      the shape of a parameter, where single entries are free. What is fixed may be anything and
+      comes back as it came; fixed arrays of other values do not compile anew.
+    - `lower`, `upper`: bounds of the parameters, parameter units: scalars, arrays, or pytrees with
+      the structure of the parameters, or of its upper part; None or infinite for no bound.
+      Of a complex parameter they are complex: bounds of its real and its imaginary part.
+
+    !!! Example
+
+        ```python
+        problem = gramlm.Problem(residual_fn, loss=gramlm.Huber(0.1), lower=0.0)
+        state = solver.init(problem, params, args)
+        params, state, info = solver.step(problem, params, state, args)
+        ```
+    """
+
+    residual_fn: Callable[..., Any]
+    loss: AbstractLoss | PyTree = None
+    weights: AbstractWeighting | PyTree = None
+    lower: PyTree = None
+    upper: PyTree = None
+    free: PyTree = eqx.field(default=None, converter=frozen)
+
+    def __check_init__(self):
+        if isinstance(self.residual_fn, Problem):
+            raise TypeError("`Problem` takes a residual function, not another `Problem`.")
+
+    @property
+    def checked(self) -> bool:
+        """Whether it holds numbers that have to be looked at before a solve."""
+        return not (self.loss is self.weights is self.lower is self.upper is None)
+
+    def __call__(self, *args: Any) -> Any:
+        """What the residual function returns: without weights, loss and bounds."""
+        return self.residual_fn(*args)
+
+
+def residual_of(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The residual function itself."""
+    return residual_fn.residual_fn if isinstance(residual_fn, Problem) else residual_fn
+
+
+def with_arrays(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with arrays for Python numbers, so that other values are the same program."""
+    if not isinstance(residual_fn, Problem):
+        return residual_fn
+    parts = {
+        name: jax.tree.map(_as_array, getattr(residual_fn, name))
+        for name in ("weights", "lower", "upper")
+    }
+    loss = jax.tree.map(_with_arrays, residual_fn.loss, is_leaf=_is_loss)
+    return dataclasses.replace(residual_fn, loss=loss, **parts)
+
+
+def _with_arrays(loss: Any) -> Any:
+    # One of the user's may do with its numbers what only Python's can.
+    ours = loss.loss if isinstance(loss, PerBlock) else loss
+    known = isinstance(ours, AbstractScaledLoss | L1)
+    return jax.tree.map(_as_array, loss) if known else loss
+
+
+def _is_loss(leaf: Any) -> bool:
+    return isinstance(leaf, AbstractLoss)
+
+
+def _as_array(leaf: Any) -> Any:
+    # Weakly typed, as the numbers were: a float64 scale must not make float32 residuals float64.
+    if isinstance(leaf, bool) or not isinstance(leaf, int | float | complex):
+        return leaf
+    return jnp.asarray(leaf if isinstance(leaf, complex) else float(leaf))
+
+
+def free_of(residual_fn: Callable[..., Any]) -> PyTree:
+    """Which parameters are free, as it was declared; None where nothing was."""
+    return residual_fn.free if isinstance(residual_fn, Problem) else None
+
+
+def as_problem(residual_fn: Callable[..., Any], **parts: Any) -> Callable[..., Any]:
+    """A `Problem` of the parts that are not None; the function itself where all are."""
+    given = {name: part for name, part in parts.items() if part is not None}
+    if not given:
+        return residual_fn
+    if isinstance(residual_fn, Problem):
+        names = ", ".join(f"`{name}`" for name in given)
+        raise TypeError(f"{names} came beside a `Problem`: put them into it.")
+    return Problem(residual_fn, **given)

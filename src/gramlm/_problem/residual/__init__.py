@@ -1,0 +1,1 @@
+"""The residual as a function of a flat vector."""

@@ -1,0 +1,85 @@
+"""The declaration of a residual by rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ..._core.checks import described
+
+
+class Rows(eqx.Module):
+    """Declares a residual whose rows are a function of one data point each.
+
+    `Rows(f)` is the residual function `(params, data) -> vmap(f)(params, data)`: `data` is a
+    pytree of arrays with a common leading axis, and `f(params, x)` gets one slice of it and
+    returns a scalar or a small array. `Rows(f, g, …)` puts several such blocks side by side (the
+    interior and the boundary of a differential equation, several experiments) and takes a tuple
+    with one data set each.
+
+    !!! Example
+
+        ```python
+        def misfit(params, point):
+            return jnp.dot(params["w"], jnp.exp(-(point["x"] - centres) ** 2)) - point["y"]
+
+        gramlm.solve(gramlm.Rows(misfit), params, args={"x": x, "y": y})
+        gramlm.solve(gramlm.Rows(interior, boundary), params, args=(x_interior, x_boundary))
+        ```
+
+    What `f` needs beside the point goes into a closure, or into a `jax.tree_util.Partial` or an
+    Equinox module if it holds arrays that change from solve to solve.
+    """
+
+    functions: tuple[Callable[..., Any], ...]
+
+    def __init__(self, *functions: Callable[..., Any]):
+        if not functions:
+            raise TypeError("`Rows` needs at least one function `f(params, x)`; none came.")
+        for function in functions:
+            if not callable(function):
+                raise TypeError(
+                    f"`Rows` takes functions `f(params, x)`; got {type(function).__name__}. "
+                    "Pass the data as `args`: `gramlm.solve(gramlm.Rows(f), params, args=data)`."
+                )
+        self.functions = functions
+
+    def __call__(self, params: PyTree, args: PyTree) -> PyTree:
+        """The residuals of all points, one array for each function."""
+        blocks = tuple(
+            jax.vmap(function, in_axes=(None, 0))(params, data)
+            for function, data in zip(self.functions, self.datasets(args), strict=True)
+        )
+        return blocks[0] if len(blocks) == 1 else blocks
+
+    def datasets(self, args: PyTree) -> tuple[PyTree, ...]:
+        """`args` as one data set a function, checked."""
+        if len(self.functions) == 1:
+            datasets = (args,)
+        elif isinstance(args, tuple | list) and len(args) == len(self.functions):
+            datasets = tuple(args)
+        else:
+            raise ValueError(
+                f"`args` must be a tuple of {len(self.functions)} data sets, one for each "
+                f"function of `Rows`; got {described(args)}."
+            )
+        for index, data in enumerate(datasets):
+            _check_dataset(data, index)
+        return datasets
+
+
+def _check_dataset(data: PyTree, index: int) -> None:
+    leaves = jax.tree.leaves(data)
+    name = f"The data set {index} of `Rows` (in `args`)"
+    if not leaves:
+        raise ValueError(f"{name} is empty; pass a pytree of arrays with a common leading axis.")
+    lengths = {jnp.shape(leaf)[:1] for leaf in leaves}
+    if len(lengths) != 1 or lengths in ({()}, {(0,)}):
+        shapes = [jnp.shape(leaf) for leaf in leaves]
+        raise ValueError(
+            f"{name} must have one leading axis, of at least one point, common to all its "
+            f"arrays; got shapes {shapes}."
+        )

@@ -1,0 +1,93 @@
+"""Residuals of which nothing is known but that they are functions of the parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PyTree
+
+from ..._core.arrays import map_blocks, unit_rows
+from ..._core.flatten import FlatSpec, flatten_residual
+from .base import AbstractResidual
+
+# Rows of the Jacobian assembled at a time, unless a memory policy says otherwise. Each of them
+# differentiates the whole data set: all 1020 rows of a small Poisson problem at once took 7.9 GB
+# and 7.2 s, by blocks of 128 they took 0.8 GB and 2.2 s.
+_ROWS_AT_A_TIME = 128
+
+
+class PlainResidual(AbstractResidual):
+    """Any function of the parameters."""
+
+    function: Callable[[PyTree], PyTree]
+    params_spec: FlatSpec
+    size: int = eqx.field(static=True)
+    scale: Float[Array, ""] | None = None
+    block_size: int | None = eqx.field(static=True, default=None)
+
+    def __call__(self, params: Float[Array, " p"]) -> Float[Array, " n"]:
+        residual = flatten_residual(self.function(self.params_spec.unflatten(params)))
+        if residual.shape != (self.size,):
+            raise ValueError(
+                f"`residual_fn` returned {residual.size} residuals where it had returned "
+                f"{self.size} before. Its size must not change within a solve."
+            )
+        return residual if self.scale is None else residual / self.scale
+
+    def value_and_jacobian(self, params: Float[Array, " p"]):
+        if self.block_size is None:
+            n, p = self.size, self.num_params
+            num_blocks = -(-min(n, p) // _ROWS_AT_A_TIME)
+            count = -(-min(n, p) // num_blocks)
+            if n <= p:
+                residual, vjp = jax.vjp(self, params)
+                rows = jax.vmap(lambda u: vjp(u)[0])
+                units = partial(unit_rows, count=count, size=n, dtype=params.dtype)
+                return residual, map_blocks(lambda start: rows(units(start)), n, count)
+            residual, jvp = jax.linearize(self, params)
+            units = partial(unit_rows, count=count, size=p, dtype=params.dtype)
+            columns = map_blocks(lambda start: jax.vmap(jvp)(units(start)), p, count)
+            return residual, columns.T
+        return self(params), self._jacobian_in_blocks(params, self.block_size)
+
+    def _jacobian_in_blocks(self, params: Float[Array, " p"], count: int) -> Float[Array, "n p"]:
+        # Each block linearises anew, so nothing that a backward pass stores outlives its block.
+        n, p = self.size, self.num_params
+
+        def rows(start):
+            vjp = jax.vjp(self, params)[1]
+            return jax.vmap(lambda u: vjp(u)[0])(unit_rows(start, count, n, params.dtype))
+
+        def columns(start):
+            units = unit_rows(start, count, p, params.dtype)
+            return jax.vmap(lambda v: jax.jvp(self, (params,), (v,))[1])(units)
+
+        return map_blocks(rows, n, count) if n <= p else map_blocks(columns, p, count).T
+
+    def assembly_products(self) -> int:
+        return min(self.size, self.num_params)
+
+    def sum_squared_rows(
+        self, params: Float[Array, " p"], weights: Float[Array, " n"] | None = None
+    ) -> None:
+        return None
+
+    def divided(self, scale: Float[Array, ""]) -> "PlainResidual":
+        return dataclasses.replace(self, scale=scale)
+
+    def in_blocks(self, block_size: int, assemble: bool = True) -> "PlainResidual":
+        return dataclasses.replace(
+            self, function=_Checkpointed(self.function), block_size=block_size
+        )
+
+
+class _Checkpointed(eqx.Module):
+    """Recomputes a function in its backward pass instead of storing its intermediates."""
+
+    function: Callable[[PyTree], Any]
+
+    def __call__(self, params: PyTree) -> Any:
+        return eqx.filter_checkpoint(self.function)(params)

@@ -1,0 +1,1 @@
+"""Solves that outlive their process."""

@@ -1,0 +1,1 @@
+"""One Jacobian and the trials with it."""

@@ -1,0 +1,133 @@
+"""Which trials are accepted.
+
+A rule sees each trial and keeps what it needs. One that lets the cost rise for a while keeps the
+best parameters as well, so that nothing is lost.
+"""
+
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..._core.arrays import Scalar, safe_divide
+from ..._core.reductions import dot, norm
+
+State = TypeVar("State")
+
+
+class Attempted(eqx.Module):
+    """A trial step.
+
+    **Attributes:** `params`, (p,), and `cost`, `½‖r‖²`: those before the step; `params_after`,
+    (p,), and `cost_after`; `step`, (p,): with its correction; `gain_ratio`: the decrease found over
+    the decrease predicted, 1 where rounding hides the first.
+    """
+
+    params: Float[Array, " p"]
+    cost: Float[Array, ""]
+    params_after: Float[Array, " p"]
+    step: Float[Array, " p"]
+    cost_after: Float[Array, ""]
+    gain_ratio: Float[Array, ""]
+
+
+class AbstractAcceptance(eqx.Module, Generic[State]):
+    """Decides on trials."""
+
+    @abc.abstractmethod
+    def init(self, params: Float[Array, " p"]) -> State:
+        """The state before the first trial."""
+
+    @abc.abstractmethod
+    def accepts(self, state: State, trial: Attempted) -> Bool[Array, ""]:
+        """Whether the step is taken."""
+
+    @abc.abstractmethod
+    def accepted(self, state: State, trial: Attempted) -> State:
+        """The state after a step was taken."""
+
+    @abc.abstractmethod
+    def best(
+        self, state: State, params: Float[Array, " p"], cost: Float[Array, ""]
+    ) -> tuple[Float[Array, " p"], Float[Array, ""]]:
+        """The parameters of the lowest cost so far, and that cost, given the present ones."""
+
+
+class Descent(AbstractAcceptance[None]):
+    """Takes a step whose gain ratio exceeds `min_gain`: the cost does not rise beyond rounding."""
+
+    min_gain: Scalar = 1e-4
+
+    def __check_init__(self):
+        _check_gain(self.min_gain)
+
+    def init(self, params: Float[Array, " p"]) -> None:
+        return None
+
+    def accepts(self, state: None, trial: Attempted) -> Bool[Array, ""]:
+        return trial.gain_ratio > self.min_gain
+
+    def accepted(self, state: None, trial: Attempted) -> None:
+        return None
+
+    def best(self, state: None, params: Float[Array, " p"], cost: Float[Array, ""]):
+        return params, cost
+
+
+class BoldState(eqx.Module):
+    """The last step taken, (p,), zero at first; the best parameters, (p,), and their cost, which is
+    infinite before the first.
+    """
+
+    step: Float[Array, " p"]
+    params: Float[Array, " p"]
+    cost: Float[Array, ""]
+
+
+class Bold(AbstractAcceptance[BoldState]):
+    """Takes some steps uphill as well, along a narrow valley with bends.
+
+    A step v is taken if `(1 − β)^power · cost after ≤ lowest cost so far`, with β the cosine of the
+    angle between v and the step before it (Transtrum and Sethna 2012), or if it is one that
+    `Descent` takes. `power` is 1 or 2, larger being bolder. What is returned is the best point.
+    """
+
+    power: float | int = eqx.field(static=True, default=1)
+    min_gain: Scalar = 1e-4
+
+    def __check_init__(self):
+        _check_gain(self.min_gain)
+        if not self.power > 0:
+            raise ValueError(f"`power` must be positive (1 or 2 is usual); got {self.power}.")
+
+    def init(self, params: Float[Array, " p"]) -> BoldState:
+        infinite = jnp.full((), jnp.inf, params.dtype)
+        return BoldState(jnp.zeros_like(params), params, infinite)
+
+    def accepts(self, state: BoldState, trial: Attempted) -> Bool[Array, ""]:
+        lengths = norm(state.step) * norm(trial.step)
+        cosine = jnp.clip(safe_divide(dot(state.step, trial.step), lengths), 0, 1)
+        lowest = jnp.minimum(state.cost, trial.cost)
+        uphill = (1 - cosine) ** self.power * trial.cost_after <= lowest
+        uphill &= (cosine > 0) & jnp.isfinite(trial.cost_after)
+        return (trial.gain_ratio > self.min_gain) | uphill
+
+    def accepted(self, state: BoldState, trial: Attempted) -> BoldState:
+        params, cost = self.best(state, trial.params, trial.cost)
+        better = trial.cost_after <= cost
+        return BoldState(
+            step=trial.step,
+            params=jnp.where(better, trial.params_after, params),
+            cost=jnp.minimum(trial.cost_after, cost),
+        )
+
+    def best(self, state: BoldState, params: Float[Array, " p"], cost: Float[Array, ""]):
+        kept = state.cost < cost
+        return jnp.where(kept, state.params, params), jnp.minimum(state.cost, cost)
+
+
+def _check_gain(min_gain: Scalar) -> None:
+    if isinstance(min_gain, float | int) and not 0 <= min_gain < 1:
+        raise ValueError(f"`min_gain` must be at least 0 and below 1; got {min_gain}.")

@@ -1,0 +1,93 @@
+"""The seam for damping rules.
+
+A rule proposes λ, and sees what came of each trial; it keeps whatever state it needs. Most rules
+know λ alone. One that thinks in lengths of steps asks for the λ that belongs to a length.
+"""
+
+import abc
+from typing import Generic, TypeVar
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ...._core.arrays import Scalar
+from ...._linear.solver.base import FoundDamping
+
+State = TypeVar("State")
+
+
+class AbstractStepLengths(eqx.Module):
+    """What is known of the length `‖δ(λ)‖_M` of a step as a function of λ, at one iterate."""
+
+    @abc.abstractmethod
+    def at(self, damping: Float[Array, ""]) -> FoundDamping:
+        """This λ, whatever its length."""
+
+    @abc.abstractmethod
+    def within(self, radius: Float[Array, ""], guess: Float[Array, ""]) -> FoundDamping:
+        """The λ for which `‖δ(λ)‖_M` is `radius`, to a tenth; the least λ if δ is shorter there.
+
+        Its derivative is zero.
+
+        `guess` is a λ to start from.
+        """
+
+
+class Trial(eqx.Module):
+    """What came of one trial step, at the λ that was used (after the floor of the driver).
+
+    **Attributes:**
+
+    - `damping`: λ. `length`: `‖v‖_M` of the step without its correction.
+    - `gain_ratio`: `decrease` over the decrease that the linear model predicts; −inf where the
+      residual is not finite, or the model predicts none.
+    - `decrease`: of the cost, −inf where the residual is not finite. `slope`: `gᵀv`, negative.
+    """
+
+    damping: Float[Array, ""]
+    length: Float[Array, ""]
+    gain_ratio: Float[Array, ""]
+    decrease: Float[Array, ""]
+    slope: Float[Array, ""]
+
+
+class AbstractDamping(eqx.Module, Generic[State]):
+    """Proposes λ and learns from the outcome of each trial."""
+
+    @abc.abstractmethod
+    def init(self, largest_eigenvalue: Float[Array, ""]) -> State:
+        """The state before the first trial, from an estimate of λmax(K)."""
+
+    @abc.abstractmethod
+    def propose(self, state: State, lengths: AbstractStepLengths) -> FoundDamping:
+        """λ for the next trial, in units of K: `lengths.at(λ)`, or `lengths.within(radius, …)`."""
+
+    @abc.abstractmethod
+    def accepted(self, state: State, trial: Trial) -> State:
+        """The state after an accepted trial."""
+
+    @abc.abstractmethod
+    def rejected(self, state: State, trial: Trial) -> State:
+        """The state after a rejected trial; the same state again means: nothing else to try."""
+
+    @abc.abstractmethod
+    def with_damping(self, state: State, damping: Float[Array, ""]) -> State:
+        """The state from which the next trial is made at `damping`, in units of K."""
+
+
+def check_initial(value: Scalar) -> None:
+    if isinstance(value, float | int) and not value > 0:
+        raise ValueError(
+            f"`initial` must be positive (it is a fraction of the largest eigenvalue of the Gram "
+            f"matrix); got {value}."
+        )
+
+
+def check_between(value: Scalar, name: str, low: float, high: float) -> None:
+    if isinstance(value, float | int) and not low < value <= high:
+        raise ValueError(f"`{name}` must be above {low} and at most {high}; got {value}.")
+
+
+def check_above(value: Scalar, name: str, low: float) -> None:
+    if isinstance(value, float | int) and not value > low:
+        raise ValueError(f"`{name}` must be larger than {low}; got {value}.")

@@ -1,0 +1,88 @@
+"""What a solver carries from one Jacobian to the next."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .rules.damping.base import AbstractDamping
+
+# In bytes. Two of a smaller state are no matter.
+_LARGE = 2**26
+
+
+class RuleStates(eqx.Module):
+    """The states of the rules that learn from every trial: `damping`, `forcing`, `acceptance`."""
+
+    damping: PyTree[Any]
+    forcing: PyTree[Any]
+    acceptance: PyTree[Any]
+
+
+class State(eqx.Module):
+    """What a solver carries from one Jacobian to the next.
+
+    **Attributes:**
+
+    - `step`: Jacobians so far.
+    - `rules`, `metric`, `recycled`: the states of the rules, and what the linear solver recycles.
+    - `fresh`: whether the rules start anew with the next Jacobian, at the start and when the scale
+      has changed.
+    - `scale`: a power of two by which residuals are divided, 1 unless their squares come near to
+      overflow or underflow.
+    - `probe`, (p,): the direction of the largest eigenvalue of K.
+    - `columns`, (p,): the largest lengths so far of the columns of J, 0 where it is not stored.
+    - `least_predicted`: the least decrease that was predicted of an accepted step, infinite at
+      first.
+    - `lowest_cost`: so far. `creeping_from`: the cost since when no step has removed nearly all of
+      it. Both as scaled, infinite at first.
+    - `finite`: whether the last trial was.
+    - `initial_cost`: infinite at first.
+
+    Where `args` change from step to step, what is remembered of costs, decreases and columns is
+    that of other data: the tests for `cost` and `vanished` then mean little.
+    """
+
+    step: Int[Array, ""]
+    rules: RuleStates
+    metric: PyTree[Any]
+    recycled: PyTree[Any]
+    fresh: Bool[Array, ""]
+    scale: Float[Array, ""]
+    probe: Float[Array, " p"]
+    columns: Float[Array, " p"]
+    creeping_from: Float[Array, ""]
+    least_predicted: Float[Array, ""]
+    lowest_cost: Float[Array, ""]
+    finite: Bool[Array, ""]
+    initial_cost: Float[Array, ""]
+
+
+def either(first: Bool[Array, ""], yes: PyTree[Any], no: PyTree[Any]) -> PyTree[Any]:
+    """One of two states."""
+    return jax.tree.map(lambda a, b: jnp.where(first, a, b), yes, no)
+
+
+def redamped(
+    rule: AbstractDamping, state: State, wanted: Bool[Array, ""], damping: Float[Array, ""]
+) -> State:
+    """The state of a solver from which, if that is wanted, the next trial is made at `damping`."""
+    before = state.rules.damping
+    after = either(wanted, rule.with_damping(before, damping), before)
+    after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, before)
+    return dataclasses.replace(state, rules=dataclasses.replace(state.rules, damping=after))
+
+
+def equal(a: PyTree[Any], b: PyTree[Any]) -> Bool[Array, ""]:
+    """Whether two states are the same, of one entry or more."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    same = [jnp.all(x == y) for x, y in pairs]
+    return jnp.all(jnp.stack(same)) if same else jnp.asarray(True)
+
+
+def donated(state: State) -> bool:
+    """Whether a state is so large that the next steps overwrite it, lest there be two."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state)) >= _LARGE

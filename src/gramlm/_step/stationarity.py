@@ -1,0 +1,175 @@
+"""How nearly the residual is orthogonal to the columns of J, and what rounding makes of that."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._core.arrays import safe_divide, scattered_signs
+from .._core.reductions import column_sum_squares, norm
+from .._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
+
+
+class AbstractStationarity(eqx.Module):
+    """What is known of the gradient at an iterate, between 0 and 1 and in no units.
+
+    - `longest`, (p,): the largest lengths so far of the columns of J, 0 where it is not stored.
+    """
+
+    residual: eqx.AbstractVar[Float[Array, " n"]]
+    longest: eqx.AbstractVar[Float[Array, " p"]]
+
+    @property
+    @abc.abstractmethod
+    def relative_gradient(self) -> Float[Array, ""]:
+        """The largest cosine of r and a column of J; where J is not stored, of means of them."""
+
+    @property
+    @abc.abstractmethod
+    def significant_gradient(self) -> Float[Array, ""]:
+        """The same without the parameters that no longer count."""
+
+    @property
+    @abc.abstractmethod
+    def accuracy(self) -> float:
+        """Where no step lowers the cost, a gradient of this much is as small as it gets."""
+
+    @abc.abstractmethod
+    def rounding(self) -> Float[Array, ""]:
+        """How far rounding the parameters once moves r, in residual units."""
+
+    @abc.abstractmethod
+    def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
+        """Whether a step is no more than rounding of the parameters."""
+
+    @property
+    def noise(self) -> Float[Array, ""]:
+        """The relative gradient that rounding the parameters once may bring about."""
+        return safe_divide(self.rounding(), norm(self.residual))
+
+
+class ColumnStationarity(AbstractStationarity):
+    """From the columns of a stored J, each for itself."""
+
+    params: Float[Array, " p"]
+    residual: Float[Array, " n"]
+    gradient: Float[Array, " p"]
+    lengths: Float[Array, " p"]
+    longest: Float[Array, " p"]
+
+    @classmethod
+    def of(
+        cls,
+        at: MaterialisedLinearisation,
+        params: Float[Array, " p"],
+        gradient: Float[Array, " p"],
+        history: Float[Array, " p"],
+    ) -> "ColumnStationarity":
+        lengths = jnp.sqrt(column_sum_squares(at.jacobian))
+        longest = jnp.maximum(history, lengths)
+        longest = jnp.where(jnp.isfinite(longest), longest, history)
+        return cls(
+            params=params,
+            residual=at.residual,
+            gradient=gradient,
+            lengths=lengths,
+            longest=longest,
+        )
+
+    @property
+    def relative_gradient(self) -> Float[Array, ""]:
+        return jnp.max(self._cosines())
+
+    @property
+    def significant_gradient(self) -> Float[Array, ""]:
+        """One does not count if its column has become far shorter than it was, and moving it by
+        its own size moves r by less than its rounding: a term of a sum that has died, where the
+        slope of what is left of it says nothing.
+        """
+        return jnp.max(self._significant())
+
+    @property
+    def accuracy(self) -> float:
+        # Of a cost that is computed to ε no more than √ε can be known of where it is least.
+        return 10 * float(jnp.finfo(self.params.dtype).eps) ** 0.5
+
+    def rounding(self) -> Float[Array, ""]:
+        return norm(jnp.finfo(self.params.dtype).eps * self.lengths * self.params)
+
+    def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
+        """By what it is to r, so that no parameter's unit matters."""
+        eps = jnp.finfo(step.dtype).eps
+        moved, rounded = jnp.abs(self.lengths * step), jnp.abs(self.lengths * self.params)
+        return jnp.max(moved) <= eps * jnp.max(rounded)
+
+    def _significant(self) -> Float[Array, " p"]:
+        """The cosines, 0 for parameters that no longer count."""
+        eps = jnp.finfo(self.params.dtype).eps
+        moved = jnp.abs(self.params) * self.lengths
+        died = self.lengths <= eps**0.5 * self.longest
+        lost = died & (moved <= eps * norm(self.residual))
+        return jnp.where(lost, 0, self._cosines())
+
+    def _cosines(self) -> Float[Array, " p"]:
+        """Between r and each column of J."""
+        size, slopes = self.lengths * norm(self.residual), jnp.abs(self.gradient)
+        # Where squares underflow, nothing is known of a gradient that is not zero.
+        cosines = jnp.where(size > 0, safe_divide(slopes, size), jnp.where(slopes > 0, 1, 0))
+        return jnp.minimum(cosines, 1)
+
+
+class MeanStationarity(AbstractStationarity):
+    """From norms alone, where J is not stored: `‖Jᵀr‖_{M⁻¹}/(√λmax(K)·‖r‖)`."""
+
+    at: AbstractLinearisation
+    residual: Float[Array, " n"]
+    params: Float[Array, " p"]
+    gradient_norm: Float[Array, ""]
+    largest: Float[Array, ""]
+    longest: Float[Array, " p"]
+
+    @property
+    def relative_gradient(self) -> Float[Array, ""]:
+        r = self.residual
+        size = jnp.sqrt(self.largest) * norm(r)
+        # Where the squares underflow, the gradient is known to vanish only if r or J does.
+        zero = jnp.all(r == 0) | ((self.largest == 0) & (self.gradient_norm == 0))
+        return jnp.where(size > 0, safe_divide(self.gradient_norm, size), jnp.where(zero, 0, 1))
+
+    @property
+    def significant_gradient(self) -> Float[Array, ""]:
+        return self.relative_gradient
+
+    @property
+    def accuracy(self) -> float:
+        return 0.0  # a mean may be small where a single column is not orthogonal at all
+
+    def rounding(self) -> Float[Array, ""]:
+        """By scattered signs."""
+        signs = scattered_signs(self.params.size, self.params.dtype)
+        return norm(self.at.jvp(jnp.finfo(self.params.dtype).eps * signs * self.params))
+
+    def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
+        return norm(step) <= jnp.finfo(step.dtype).eps * norm(self.params)
+
+
+def stationarity_at(
+    at: AbstractLinearisation,
+    params: Float[Array, " p"],
+    gradient: Float[Array, " p"],
+    gradient_norm: Float[Array, ""],
+    largest: Float[Array, ""],
+    history: Float[Array, " p"],
+) -> AbstractStationarity:
+    """By columns where J is stored. `history`: `longest` of the iterate before, or zeros."""
+    if isinstance(at, MaterialisedLinearisation):
+        return ColumnStationarity.of(at, params, gradient, history)
+    return MeanStationarity(
+        at=at,
+        residual=at.residual,
+        params=params,
+        gradient_norm=gradient_norm,
+        largest=largest,
+        longest=history,
+    )
