@@ -105,14 +105,12 @@ from ._solve.solve import solve as solve
 from ._step.info import StepInfo as StepInfo
 from ._step.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from ._step.rules.acceptance import AbstractAcceptance as AbstractAcceptance
-from ._step.rules.acceptance import Attempted as Attempted
 from ._step.rules.acceptance import Bold as Bold
 from ._step.rules.acceptance import Descent as Descent
 from ._step.rules.correction import AbstractCorrection as AbstractCorrection
 from ._step.rules.correction import Geodesic as Geodesic
 from ._step.rules.damping.base import AbstractDamping as AbstractDamping
 from ._step.rules.damping.base import AbstractStepLengths as AbstractStepLengths
-from ._step.rules.damping.base import Trial as Trial
 from ._step.rules.damping.multiplicative import Constant as Constant
 from ._step.rules.damping.multiplicative import DelayedGratification as DelayedGratification
 from ._step.rules.damping.multiplicative import Multiplicative as Multiplicative
@@ -123,4 +121,5 @@ from ._step.rules.forcing import EisenstatWalker as EisenstatWalker
 from ._step.rules.forcing import FixedForcing as FixedForcing
 from ._step.rules.termination import Precision as Precision
 from ._step.rules.termination import Termination as Termination
+from ._step.rules.trial import Trial as Trial
 from ._step.state import State as State

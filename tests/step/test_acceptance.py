@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gramlm
+from support.problems import made_trial
 
 LM = gramlm.LevenbergMarquardt
 START = jnp.asarray([-1.2, 1.0])
@@ -18,13 +19,13 @@ def rosenbrock(t):
 
 def attempted(cost, after, step=(1.0, 0.0), gain=None):
     gain = (cost - after) / cost if gain is None else gain
-    return gramlm.Attempted(
+    return made_trial(
         params=START,
-        cost=jnp.asarray(cost),
+        cost=cost,
         params_after=START + jnp.asarray(step),
-        step=jnp.asarray(step),
-        cost_after=jnp.asarray(after),
-        gain_ratio=jnp.asarray(gain),
+        step=step,
+        cost_after=after,
+        gain_ratio=gain,
     )
 
 

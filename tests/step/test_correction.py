@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 import gramlm
-from gramlm._model.model import Model
-from gramlm._problem.flat import FlatProblem
 from gramlm._problem.residual.canonical import canonical
-from gramlm._step.corrected import corrected_step
+from gramlm._step.anywhere import Unconstrained
+from gramlm._step.corrected import DampedSolve, stepper_of
 from support.problems import definite
 
 LM = gramlm.LevenbergMarquardt
@@ -41,11 +40,13 @@ def correct(correction, n, p, metric, size=1.0):
     recycled = solver.init(at.residual, flat, form)
     factors = solver.factorise(at, metric, jnp.asarray(1.0), form, recycled)
     system = factors.at(jnp.asarray(LAMBDA))
-    problem = FlatProblem(function)
-    found = corrected_step(
-        correction, problem, Model.of(problem, at), flat, metric, system, factors.work, tolerance,
-        tolerance, None,
-    )  # fmt: skip
+    subproblem = Unconstrained(at, at.residual)
+    solve = DampedSolve(subproblem, system, metric, at.residual, tolerance, tolerance)
+
+    def curvature(correction, v):
+        return correction.right_hand_side(function, flat, v)
+
+    found = stepper_of(correction).step(solve, factors.work, curvature)
     return found, at.jacobian, args[1]
 
 
@@ -58,17 +59,17 @@ def test_the_acceleration_is_the_analytic_one(n, p):
     M = metric.as_matrix()
     normal = jacobian.T @ jacobian + LAMBDA * M
     expected = -0.5 * jnp.linalg.solve(normal, jacobian.T @ second)
-    np.testing.assert_allclose(found.acceleration.step, expected, rtol=1e-9)
+    np.testing.assert_allclose(found.steps[1] - v, expected, rtol=1e-9)
     ratio = 2 * jnp.sqrt(expected @ M @ expected / (v @ M @ v))
     np.testing.assert_allclose(found.ratio, ratio, rtol=1e-10)
     for limit, usable in ((1.01 * float(ratio), True), (0.99 * float(ratio), False)):
         found = correct(gramlm.Geodesic(limit), n, p, metric)[0]
-        assert bool(found.usable) == usable
+        np.testing.assert_array_equal(found.wanted, [True, usable])
 
 
 def test_a_linear_residual_has_no_acceleration():
     found, *_ = correct(gramlm.Geodesic(), 3, 5, definite(5), size=0.0)
-    np.testing.assert_array_equal(found.acceleration.step, np.zeros(5))
+    np.testing.assert_array_equal(found.steps[1], found.steps[0])
     assert found.ratio == 0
 
 
@@ -143,8 +144,8 @@ def test_what_the_velocity_may_miss_anyway_is_not_corrected(solver):
 
 def test_without_correction_there_is_none():
     found = correct(None, 3, 5, definite(5))[0]
-    assert found.acceleration is None
-    assert not found.usable
+    assert found.steps.shape == (1, 5)
+    np.testing.assert_array_equal(found.wanted, [True])
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan")])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gramlm
+from support.problems import made_trial
 
 # Trials as (accepted?, gain ratio), and the λ that follow, from λmax = 200.
 SEQUENCES = {
@@ -57,15 +58,8 @@ def value(rule, state):
 
 def trial(damping, gain_ratio, **changes):
     """A trial in a model of cost 1 − t at a step of the length 1/λ, of predicted decrease ½."""
-    damping = jnp.asarray(damping)
-    known = {
-        "damping": damping,
-        "length": 1 / damping,
-        "gain_ratio": jnp.asarray(gain_ratio, damping.dtype),
-        "decrease": jnp.asarray(0.5 * gain_ratio, damping.dtype),
-        "slope": -jnp.ones_like(damping),
-    }
-    return gramlm.Trial(**(known | {k: jnp.asarray(v, damping.dtype) for k, v in changes.items()}))
+    known = {"length": 1 / damping, "gain_ratio": gain_ratio, "decrease": 0.5 * gain_ratio}
+    return made_trial(damping=damping, **(known | changes))
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 
+import gramlm
+
 
 class Linearised(NamedTuple):
     """A residual with its point, and its dense Jacobian by other means than the package's."""
@@ -59,3 +61,24 @@ METRICS = {
 def dense(operator, size: int):
     """The matrix of an operator, or of the identity for None."""
     return jnp.eye(size) if operator is None else operator.as_matrix()
+
+
+def made_trial(**known):
+    """A trial at λ = 1 of a unit step that halves a cost of 1, as predicted; all but what is known.
+
+    Numbers take the dtype of `damping`.
+    """
+    dtype = jnp.asarray(known.get("damping", 1.0)).dtype
+    fields = {
+        "damping": 1.0,
+        "length": 1.0,
+        "gain_ratio": 1.0,
+        "decrease": 0.5,
+        "slope": -1.0,
+        "params": [0.0, 0.0],
+        "cost": 1.0,
+        "params_after": [1.0, 0.0],
+        "step": [1.0, 0.0],
+        "cost_after": 0.5,
+    }
+    return gramlm.Trial(**{name: jnp.asarray(x, dtype) for name, x in (fields | known).items()})

@@ -1,8 +1,10 @@
-"""Bounds of the parameters, and which of them hold some where they are."""
+"""Where parameters may go: anywhere, or within bounds, and which of these hold some of them."""
+
+import abc
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 
 class Face(eqx.Module):
@@ -15,22 +17,63 @@ class Face(eqx.Module):
     shift: Float[Array, " p"]
 
 
-class Box(eqx.Module):
+class AbstractBox(eqx.Module):
+    """The set of parameters that are allowed.
+
+    - `bounded`: whether there are any that are not.
+    """
+
+    bounded: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
+        """The nearest point that is allowed."""
+
+    @abc.abstractmethod
+    def land(self, params: Float[Array, " p"], steps: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
+        """Where steps end."""
+
+    @abc.abstractmethod
+    def taken(
+        self, params: Float[Array, " p"], step: Float[Array, " p"], place: Float[Array, " p"]
+    ) -> Float[Array, " p"]:
+        """What was made of a step that landed at `place`."""
+
+
+class Unbounded(AbstractBox):
+    """All of them."""
+
+    bounded: bool = eqx.field(static=True, init=False, default=False)
+
+    def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
+        return params
+
+    def land(self, params: Float[Array, " p"], steps: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
+        return params + steps
+
+    def taken(
+        self, params: Float[Array, " p"], step: Float[Array, " p"], place: Float[Array, " p"]
+    ) -> Float[Array, " p"]:
+        return step  # as it is, not as it is rounded to when it is added
+
+
+class Box(AbstractBox):
     """`lower ≤ θ ≤ upper`, flat, (p,); infinite where there is no bound."""
 
     lower: Float[Array, " p"]
     upper: Float[Array, " p"]
+    bounded: bool = eqx.field(static=True, init=False, default=True)
 
     def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
-        """The nearest point of the box."""
         return jnp.clip(params, self.lower, self.upper)
 
     def land(self, params: Float[Array, " p"], steps: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
-        """Where steps end: within the box, and on a bound that is no more than rounding away.
+        """Within the box, and on a bound that is no more than rounding away.
 
         A parameter left an ulp from its bound would not be held there, and have nowhere to go.
         """
         place = self.project(params + steps)
+        # The step, its sum and two differences are rounded: four units in the last place.
         reach = 4 * jnp.finfo(params.dtype).eps
 
         def near(bound: Float[Array, " p"]) -> Bool[Array, "*k p"]:
@@ -40,14 +83,14 @@ class Box(eqx.Module):
         place = jnp.where(near(self.lower), self.lower, place)
         return jnp.where(near(self.upper), self.upper, place)
 
+    def taken(
+        self, params: Float[Array, " p"], step: Float[Array, " p"], place: Float[Array, " p"]
+    ) -> Float[Array, " p"]:
+        return place - params
+
     def contains(self, params: Float[Array, " p"]) -> Bool[Array, " p"]:
         """For each parameter, whether it is within its bounds."""
         return (params >= self.lower) & (params <= self.upper)
-
-    def active(self, params: Float[Array, " p"]) -> Int[Array, " p"]:
-        """−1 at a lower bound, 1 at an upper one, 0 between."""
-        at_upper = (params >= self.upper).astype(jnp.int32)
-        return jnp.where(params <= self.lower, -1, at_upper)
 
     def face(self, params: Float[Array, " p"], gradient: Float[Array, " p"]) -> Face:
         """Parameters at a bound beyond which the cost falls are held; those with one value too."""

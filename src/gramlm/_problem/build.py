@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, PyTree
 
 from .._core.flatten import FlatSpec
-from .box import Box
+from .box import AbstractBox, Box, Unbounded
 from .flat import FlatProblem
 from .flat_loss import FlatLoss, Layout, Segment
 from .loss import AbstractLoss, AbstractScaledLoss, PerBlock
@@ -65,9 +65,9 @@ def _row_factor(
     return DiagonalFactor(flatten_output(function, tree))
 
 
-def _box(lower: Any, upper: Any, params: PyTree, spec: FlatSpec, dtype: Any) -> Box | None:
+def _box(lower: Any, upper: Any, params: PyTree, spec: FlatSpec, dtype: Any) -> AbstractBox:
     if lower is None and upper is None:
-        return None
+        return Unbounded()
     low = _flat_bound(lower, params, spec, "lower", -jnp.inf, dtype)
     high = _flat_bound(upper, params, spec, "upper", jnp.inf, dtype)
     if not isinstance(low, Tracer) and not isinstance(high, Tracer):

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._core.flatten import FlatSpec
 from .._core.reductions import dot, sum_squares
-from .box import Box
+from .box import AbstractBox, Unbounded
 from .flat_loss import FlatLoss
 from .residual.base import AbstractResidual
 from .row_factor import AbstractRowFactor
@@ -20,7 +20,7 @@ class FlatProblem(eqx.Module):
     function: AbstractResidual
     weights: AbstractRowFactor | None = None
     loss: FlatLoss | None = None
-    box: Box | None = None
+    box: AbstractBox = Unbounded()
 
     @property
     def params_spec(self) -> FlatSpec:
@@ -39,14 +39,6 @@ class FlatProblem(eqx.Module):
         if self.loss is None:
             return 0.5 * dot(before - after, before + after)
         return self.loss.decrease(before, after)
-
-    def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
-        """The nearest point within the bounds."""
-        return params if self.box is None else self.box.project(params)
-
-    def land(self, params: Float[Array, " p"], steps: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
-        """Where steps end, within the bounds."""
-        return params + steps if self.box is None else self.box.land(params, steps)
 
     def divided(self, scale: Float[Array, ""]) -> "FlatProblem":
         """The problem with its residual divided by a number, and its cost by the square."""

@@ -59,7 +59,7 @@ def at_start(
     solver: LevenbergMarquardt, problem: FlatProblem, flat: Float[Array, " p"]
 ) -> tuple[Account, State]:
     """Before the first step."""
-    flat = problem.project(flat)
+    flat = problem.box.project(flat)
     cost = problem.cost(problem.residual(flat))
     totals = {name: jnp.zeros((), jnp.int32) for name in TOTALS}
     account = Account(flat, StepInfo.before_any(cost), totals, cost)

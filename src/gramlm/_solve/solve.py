@@ -22,6 +22,7 @@ from .._core.free import Free, resolved
 from .._core.reductions import all_finite
 from .._core.results import RESULTS, code
 from .._linear.auto import Plan
+from .._problem.box import Box
 from .._problem.build import flat_problem
 from .._problem.flat import FlatProblem
 from .._problem.problem import Problem, as_problem, free_of, residual_of, with_arrays
@@ -204,7 +205,7 @@ def _checked(problem: FlatProblem, flat: Float[Array, " p"]) -> PyTree:
     Says so if they have to be moved, or if what is traced turns out wrong.
     """
     box, weights = problem.box, problem.weights
-    if box is not None:
+    if isinstance(box, Box):
         crossed = jnp.any(box.lower > box.upper)
         if isinstance(crossed, Tracer):
             flat = eqx.error_if(flat, crossed, "`lower` exceeds `upper` for some parameters.")
@@ -218,7 +219,7 @@ def _checked(problem: FlatProblem, flat: Float[Array, " p"]) -> PyTree:
     if isinstance(weights, DiagonalFactor) and isinstance(weights.values, Tracer):
         wrong = ~all_finite(weights.values)
         flat = eqx.error_if(flat, wrong, "`weights` must be finite and not negative.")
-    return problem.params_spec.unflatten(problem.project(flat))
+    return problem.params_spec.unflatten(problem.box.project(flat))
 
 
 class _Known(NamedTuple):

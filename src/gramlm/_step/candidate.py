@@ -1,4 +1,4 @@
-"""Where a trial step leads, and which of its two candidates is taken."""
+"""Where a trial step leads, and which of the steps that are tried is taken."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,13 @@ from jaxtyping import Array
 
 from .._core.reductions import all_finite
 from .._core.scale import largest_entry
-from .corrected import CorrectedStep
+from .corrected import TrialStep
 from .point import Point
 
 
 class Candidate(NamedTuple):
+    """A trial point: what is found there, and `corrected`: whether by the corrected step."""
+
     params: Array
     step: Array
     cost: Array
@@ -23,11 +25,10 @@ class Candidate(NamedTuple):
     evaluations: Array
 
 
-def best_candidate(point: Point, step: CorrectedStep) -> Candidate:
-    """The plain step, or the corrected one if it is usable and no worse."""
+def best_candidate(point: Point, step: TrialStep) -> Candidate:
+    """The plain step, or the corrected one if it is wanted and no worse."""
     problem, residual = point.problem, point.residual
-    velocity, acceleration = step.velocity.step, step.acceleration
-    tried = jnp.asarray(True) if step.face is None else ~step.face.refine
+    infinite = jnp.full((), jnp.inf, residual.dtype)
 
     def evaluate(params):
         r = problem.residual(params)
@@ -35,31 +36,24 @@ def best_candidate(point: Point, step: CorrectedStep) -> Candidate:
         decrease = jnp.where(finite, problem.decrease(residual, r), -jnp.inf)
         return jnp.where(finite, problem.cost(r), jnp.inf), decrease, largest_entry(r)
 
-    infinite = jnp.full((), jnp.inf, residual.dtype)
-
     # One after another under a condition, so that the residual is compiled once and what is not
     # wanted is not evaluated.
     def maybe(candidate):
         params, want = candidate
         return jax.lax.cond(want, evaluate, lambda _: (infinite, -infinite, infinite), params)
 
-    one = jnp.ones((), jnp.int32)
-    if acceleration is None:
-        params = problem.land(point.params, velocity)
-        found = evaluate(params) if step.face is None else maybe((params, tried))
-        cost, decrease, size = found
-        finite = jnp.isfinite(cost)
-        return Candidate(
-            params, velocity, cost, decrease, size, finite, jnp.asarray(False), one * tried
-        )
-
-    steps = jnp.stack([velocity, velocity + acceleration.step])
-    places = problem.land(point.params, steps)
-    costs, decreases, sizes = jax.lax.map(maybe, (places, jnp.stack([tried, step.usable])))
-    corrected = step.usable & (decreases[1] >= decreases[0]) & jnp.isfinite(costs[1])
-    pick = jnp.where(corrected, 1, 0)
-    taken = steps[pick] if problem.box is None else places[pick] - point.params
+    places = problem.box.land(point.params, step.steps)
+    costs, decreases, sizes = jax.lax.map(maybe, (places, step.wanted))
+    last = len(step.steps) - 1
+    better = step.wanted[last] & (decreases[last] >= decreases[0]) & jnp.isfinite(costs[last])
+    pick = jnp.where(better, last, 0)
     return Candidate(
-        places[pick], taken, costs[pick], decreases[pick], sizes[pick],
-        jnp.isfinite(costs[pick]), corrected, (one + step.usable) * tried,
-    )  # fmt: skip
+        params=places[pick],
+        step=problem.box.taken(point.params, step.steps[pick], places[pick]),
+        cost=costs[pick],
+        decrease=decreases[pick],
+        size=sizes[pick],
+        finite=jnp.isfinite(costs[pick]),
+        corrected=better & (last > 0),
+        evaluations=jnp.sum(step.wanted, dtype=jnp.int32),
+    )

@@ -1,111 +1,175 @@
-"""A step with its correction, from one factorisation."""
+"""The step for one λ, and what is tried of it: by itself, or with a correction as well.
 
+A correction wraps any damped solve: it is one further right-hand side for the same system.
+"""
+
+import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._core.arrays import safe_divide
-from .._core.reductions import all_finite, sum_squares
+from .._core.reductions import all_finite, norm, sum_squares
+from .._core.spent import Spent
 from .._linear.solver.base import AbstractDampedSystem, LinearStep
 from .._model.metric import metric_norm
-from .._model.model import Model
-from .._problem.flat import FlatProblem
-from .faces import OnFace, WantedFace
+from .region import AbstractSubproblem
 from .rules.correction import AbstractCorrection
 
 
-class CorrectedStep(eqx.Module):
-    """A step v, and its correction a if there is one.
+class DampedSolve(eqx.Module):
+    """A subproblem at one λ: all that it takes to solve for a step.
 
-    `length`: `‖v‖_M`; `ratio`: `2‖a‖_M/‖v‖_M`; `usable`: whether v + a is worth an evaluation;
-    `iterations`, `products` and `work` of both solves; `face`: with bounds, that which v asks for.
+    - `residual`, (n,): that of the model, whose decrease a step promises.
+    - `velocity`, `acceleration`: how exactly to solve for either.
+    """
+
+    subproblem: AbstractSubproblem
+    system: AbstractDampedSystem
+    metric: lx.AbstractLinearOperator
+    residual: Float[Array, " n"]
+    velocity: Float[Array, ""]
+    acceleration: Float[Array, ""]
+
+
+class TrialStep(eqx.Module):
+    """A step v for one λ, and the k steps that are tried: v, and v + a where there is a correction.
+
+    - `steps`, (k, p), the plain one first; `wanted`, (k,): whether each is worth an evaluation.
+    - `length`: `‖v‖_M`; `ratio`: `2‖a‖_M/‖v‖_M`.
+    - `spent`, `work`: of all solves. `demand`: what v asks of the region.
     """
 
     velocity: LinearStep
-    acceleration: LinearStep | None
+    steps: Float[Array, "k p"]
+    wanted: Bool[Array, " k"]
     length: Float[Array, ""]
     ratio: Float[Array, ""]
-    usable: Bool[Array, ""]
-    iterations: Int[Array, ""]
-    products: Int[Array, ""]
+    spent: Spent
     work: PyTree[Any]
-    face: WantedFace | None
+    demand: PyTree[Any]
 
 
-def corrected_step(
-    correction: AbstractCorrection | None,
-    problem: FlatProblem,
-    model: Model,
-    params: Float[Array, " p"],
-    metric: lx.AbstractLinearOperator,
-    system: AbstractDampedSystem,
-    work: PyTree[Any],
-    velocity_tolerance: Float[Array, ""],
-    acceleration_tolerance: Float[Array, ""],
-    on_face: OnFace | None,
-) -> CorrectedStep:
-    """Solves for the velocity, and with the same factorisation for its correction.
+# The right-hand side of a correction of a step v.
+Curvature = Callable[[AbstractCorrection, Float[Array, " p"]], Float[Array, " n"]]
+
+
+class AbstractStepper(eqx.Module):
+    """Makes the steps that are tried at one λ."""
+
+    @abc.abstractmethod
+    def step(self, solve: DampedSolve, work: PyTree[Any], curvature: Curvature) -> TrialStep:
+        """The step, from the `work` of the last solve."""
+
+    @abc.abstractmethod
+    def curvature(
+        self, step: TrialStep, taken: Float[Array, " p"], params: Float[Array, " p"]
+    ) -> Float[Array, ""]:
+        """Of r over what rounds θ: infinite where nothing is known of it."""
+
+
+class Plain(AbstractStepper):
+    """The step alone."""
+
+    def step(self, solve: DampedSolve, work: PyTree[Any], curvature: Curvature) -> TrialStep:
+        subproblem = solve.subproblem
+        solution = solve.system.solve(subproblem.rhs, work, solve.velocity)
+        velocity, demand = subproblem.completed(solution, True)
+        return TrialStep(
+            velocity=velocity,
+            steps=velocity.step[None],
+            wanted=jnp.asarray([subproblem.tried(demand)]),
+            length=metric_norm(solve.metric, velocity.step),
+            ratio=jnp.zeros_like(velocity.relative_residual),
+            spent=Spent(0, velocity.iterations, velocity.products),
+            work=solution.work,
+            demand=demand,
+        )
+
+    def curvature(
+        self, step: TrialStep, taken: Float[Array, " p"], params: Float[Array, " p"]
+    ) -> Float[Array, ""]:
+        return jnp.full_like(step.ratio, jnp.inf)
+
+
+class Corrected(AbstractStepper):
+    """The step, and with the same factorisation its correction.
 
     What the velocity may miss of the decrease the correction may miss as well: where its whole
     right-hand side is hardly more than that, an iterative solver spends nothing on it, and it is
     used only if it is solved anyway.
     """
-    residual = model.at.residual if on_face is None else on_face.residual
 
-    def completed(solution: LinearStep, first) -> tuple[LinearStep, WantedFace | None]:
-        if on_face is None:
-            return solution, None
-        # Bound methods of modules that hold arrays cannot be hashed.
-        here = on_face
-        return jax.lax.cond(first, lambda x: here.completed(x), lambda x: here.freed(x), solution)
+    correction: AbstractCorrection
 
-    if correction is None:
-        solution = system.solve(residual, work, velocity_tolerance)
-        velocity, face = completed(solution, True)
-        zero = jnp.zeros_like(velocity.relative_residual)
-        return CorrectedStep(
-            velocity, None, metric_norm(metric, velocity.step), zero, jnp.asarray(False),
-            velocity.iterations, velocity.products, velocity.work, face,
-        )  # fmt: skip
+    def step(self, solve: DampedSolve, work: PyTree[Any], curvature: Curvature) -> TrialStep:
+        subproblem = solve.subproblem
 
-    def curvature(v: Float[Array, " p"]) -> Float[Array, " n"]:
-        return model.curved(correction.right_hand_side(problem.function, params, v))
+        def second(v: Float[Array, " p"]) -> Float[Array, " n"]:
+            return curvature(self.correction, v)
 
-    # In a loop, so that the solver is compiled once.
-    def solve(carry, first):
-        previous, allowed, work = carry
-        rhs = jax.lax.cond(first, lambda v: residual, curvature, previous)
-        size = 0.5 * sum_squares(rhs)
-        # Either enough for a solver to call it solved, or nothing.
-        worth = 3 * allowed < size
-        enough = jnp.where(worth, jnp.sqrt(safe_divide(allowed, size)), 1)
-        tolerance = jnp.maximum(acceleration_tolerance, enough)
-        solution = system.solve(rhs, work, jnp.where(first, velocity_tolerance, tolerance))
-        work = solution.work
-        solution, face = completed(dataclasses.replace(solution, work=None), first)
-        promised = jnp.maximum(solution.predicted_decrease(model.at.residual), 0)
-        allowed = velocity_tolerance**2 * promised
-        if face is not None:
+        # In a loop, so that the solver is compiled once.
+        def solved(carry, first):
+            previous, allowed, work = carry
+            rhs = jax.lax.cond(first, lambda v: subproblem.rhs, second, previous)
+            size = 0.5 * sum_squares(rhs)
+            # Either enough for a solver to call it solved, or nothing.
+            worth = 3 * allowed < size
+            enough = jnp.where(worth, jnp.sqrt(safe_divide(allowed, size)), 1)
+            tolerance = jnp.maximum(solve.acceleration, enough)
+            solution = solve.system.solve(rhs, work, jnp.where(first, solve.velocity, tolerance))
+            work = solution.work
+            solution = dataclasses.replace(solution, work=None)
+            solution, demand = subproblem.completed(solution, first)
+            promised = jnp.maximum(solution.predicted_decrease(solve.residual), 0)
+            allowed = solve.velocity**2 * promised
             # A step that is not tried needs no correction.
-            allowed = jnp.where(face.refine, jnp.inf, allowed)
-        return (solution.step, allowed, work), (solution, face)
+            allowed = _unless(subproblem.tried(demand), allowed, jnp.inf)
+            return (solution.step, allowed, work), (solution, demand)
 
-    start = jnp.zeros_like(params), jnp.zeros((), params.dtype), work
-    (_, _, work), both = jax.lax.scan(solve, start, jnp.asarray([True, False]))
-    (velocity, face), (acceleration, _) = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
-    length = metric_norm(metric, velocity.step)
-    ratio = safe_divide(2 * metric_norm(metric, acceleration.step), length)
-    good = acceleration.solved & all_finite(acceleration.step)
-    usable = good & (ratio <= correction.max_ratio)
-    if face is not None:
-        usable &= ~face.refine
-    iterations = velocity.iterations + acceleration.iterations
-    products = velocity.products + acceleration.products + correction.products
-    return CorrectedStep(
-        velocity, acceleration, length, ratio, usable, iterations, products, work, face
-    )
+        step = solve.metric.in_structure()
+        start = jnp.zeros(step.shape, step.dtype), jnp.zeros((), step.dtype), work
+        (_, _, work), both = jax.lax.scan(solved, start, jnp.asarray([True, False]))
+        (velocity, demand), (acceleration, _) = (
+            jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1)
+        )
+        length = metric_norm(solve.metric, velocity.step)
+        ratio = safe_divide(2 * metric_norm(solve.metric, acceleration.step), length)
+        good = acceleration.solved & all_finite(acceleration.step)
+        usable = good & (ratio <= self.correction.max_ratio)
+        tried = subproblem.tried(demand)
+        return TrialStep(
+            velocity=velocity,
+            steps=jnp.stack([velocity.step, velocity.step + acceleration.step]),
+            wanted=jnp.stack([jnp.asarray(tried), usable & tried]),
+            length=length,
+            ratio=ratio,
+            spent=Spent(0, velocity.iterations, velocity.products)
+            + Spent(0, acceleration.iterations, acceleration.products)
+            + Spent(products=self.correction.products),
+            work=work,
+            demand=demand,
+        )
+
+    def curvature(
+        self, step: TrialStep, taken: Float[Array, " p"], params: Float[Array, " p"]
+    ) -> Float[Array, ""]:
+        """The correction over its step, or over what rounds θ where that is the longer."""
+        rounding = jnp.finfo(params.dtype).eps * norm(params)
+        return step.ratio * jnp.maximum(1, safe_divide(rounding, norm(taken)))
+
+
+def stepper_of(correction: AbstractCorrection | None) -> AbstractStepper:
+    """With the correction of the solver, if there is one."""
+    return Plain() if correction is None else Corrected(correction)
+
+
+def _unless(sure: Bool[Array, ""] | bool, value: Array, otherwise: float) -> Array:
+    """`value`, or the other where it is not sure; nothing to compute where that is known."""
+    return value if sure is True else jnp.where(sure, value, otherwise)

@@ -14,9 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._linear.solver.base import LinearStep
+from .._linear.solver.base import FoundDamping, LinearStep
+from .._model.linearisation import AbstractLinearisation
 from .._model.model import Model
 from .._problem.box import Box, Face
+from .region import AbstractRegion, AbstractSubproblem, On, Recycled
+from .state import either
+from .trial import Trials
 
 # Of the decrease that the model promises of a step this much has to be left at the bounds, or the
 # face is refined (0.9 took 45 Jacobians on an ill-conditioned problem of 500 parameters, 0.5 62).
@@ -27,7 +31,7 @@ _WORTH = 0.9
 # to 0.1 to three and a half.
 _LARGEST_FORCING = 1e-3
 
-# How often one λ is solved for.
+# How often one λ is solved for: further rounds gained nothing on those bumps.
 _ROUNDS = 8
 
 
@@ -53,22 +57,22 @@ class FaceSearch(eqx.Module):
         unknown = jnp.full((), jnp.nan, face.shift.dtype)
         return cls(face, jnp.asarray(True), unknown, jnp.zeros((), jnp.int32), unknown)
 
-    def held_at(self, wanted: "WantedFace", damping: Float[Array, ""]) -> "FaceSearch":
+    def held_at(self, demand: "Demand", damping: Float[Array, ""]) -> "FaceSearch":
         """Next a smaller face, for the same λ."""
-        rounds, promise = self.rounds + 1, self.promised(wanted)
-        return FaceSearch(wanted.face, jnp.asarray(True), damping, rounds, promise)
+        rounds, promise = self.rounds + 1, self.promised(demand)
+        return FaceSearch(demand.face, jnp.asarray(True), damping, rounds, promise)
 
-    def promised(self, wanted: "WantedFace") -> Float[Array, ""]:
+    def promised(self, demand: "Demand") -> Float[Array, ""]:
         """`promise`, from the first face of the λ."""
-        return jnp.where(self.rounds == 0, wanted.promise, self.promise)
+        return jnp.where(self.rounds == 0, demand.promise, self.promise)
 
     def after_rejected(self, base: Face) -> "FaceSearch":
         """For another λ, the face of the iterate again."""
         return dataclasses.replace(FaceSearch.start(base), wanted=self.rounds > 0)
 
 
-class WantedFace(eqx.Module):
-    """The face that a step asks for, with those on their bound that it would take out of the box.
+class Demand(eqx.Module):
+    """What a step asks for: the face with those on their bound that it would take out of the box.
 
     - `refine`: whether to solve on that face rather than to try the step cut off at the bounds.
     - `promise`: the decrease that the linear model promises for the step that is not cut off.
@@ -79,29 +83,56 @@ class WantedFace(eqx.Module):
     promise: Float[Array, ""]
 
 
-class OnFace(eqx.Module):
-    """A model on a face: the right-hand side for those that are free, and whole steps."""
+class OnFace(AbstractSubproblem):
+    """The problem of the parameters that a face leaves free.
+
+    - `image`, (n,): of the shift of those that are held. `rhs`: r after that shift.
+    """
 
     box: Box
     model: Model
     params: Float[Array, " p"]
+    base: Face  # of the iterate
     search: FaceSearch
-    image: Float[Array, " n"]  # of the shift
+    at: AbstractLinearisation
+    image: Float[Array, " n"]
+    rhs: Float[Array, " n"]
 
     @classmethod
-    def of(cls, box: Box, model: Model, params: Float[Array, " p"], search: FaceSearch) -> "OnFace":
-        return cls(box, model, params, search, model.at.jvp(search.face.shift))
+    def of(cls, region: "Within", search: FaceSearch) -> "OnFace":
+        model = region.model
+        image = model.at.jvp(search.face.shift)
+        return cls(
+            box=region.box,
+            model=model,
+            params=region.params,
+            base=region.face,
+            search=search,
+            at=model.held(search.face),
+            image=image,
+            rhs=model.at.residual + image,
+        )
+
+    def serves(self, trials: Trials) -> Bool[Array, ""]:
+        return ~trials.search.wanted
 
     def tolerance(self, forcing: Float[Array, ""]) -> Float[Array, ""]:
-        """How exactly to solve."""
         return jnp.minimum(forcing, _LARGEST_FORCING)
 
-    @property
-    def residual(self) -> Float[Array, " n"]:
-        """What r becomes when those that are held have gone onto their bound."""
-        return self.model.at.residual + self.image
+    def damping(self, propose, at) -> FoundDamping:
+        """On a further face for the same λ, that."""
+        settled = self.search.damping
+        return jax.lax.cond(jnp.isnan(settled), propose, lambda: at(settled))
 
-    def completed(self, solution: LinearStep) -> tuple[LinearStep, WantedFace]:
+    def completed(
+        self, solution: LinearStep, first: Bool[Array, ""] | bool
+    ) -> tuple[LinearStep, Demand]:
+        # Bound methods of modules that hold arrays cannot be hashed.
+        return jax.lax.cond(
+            first, lambda x: self._velocity(x), lambda x: self._correction(x), solution
+        )
+
+    def _velocity(self, solution: LinearStep) -> tuple[LinearStep, Demand]:
         """The whole step from that of the free parameters, cut off at the bounds."""
         face, residual = self.search.face, self.model.at.residual
         whole = jnp.where(face.free, solution.step, face.shift)
@@ -118,12 +149,56 @@ class OnFace(eqx.Module):
         promise = dataclasses.replace(solution, image=image).predicted_decrease(residual)
         lost = step.predicted_decrease(residual) < _WORTH * promise
         refine = cut & lost & solution.solved & (self.search.rounds < _ROUNDS)
-        return step, WantedFace(self.box.held(face, self.params, whole), refine, promise)
+        return step, Demand(self.box.held(face, self.params, whole), refine, promise)
 
-    def freed(self, solution: LinearStep) -> tuple[LinearStep, WantedFace]:
-        """A correction: of the free parameters alone."""
+    def _correction(self, solution: LinearStep) -> tuple[LinearStep, Demand]:
+        """Of the free parameters alone."""
         face = self.search.face
         step = dataclasses.replace(solution, step=jnp.where(face.free, solution.step, 0))
-        return step, WantedFace(
-            face, jnp.asarray(False), jnp.zeros_like(solution.relative_residual)
+        nothing = jnp.zeros_like(solution.relative_residual)
+        return step, Demand(face, jnp.asarray(False), nothing)
+
+    def tried(self, demand: Demand) -> Bool[Array, ""]:
+        return ~demand.refine
+
+    def promise(self, demand: Demand, predicted: Float[Array, ""]) -> Float[Array, ""]:
+        return self.search.promised(demand)  # a step cut off may promise an increase
+
+    def concluded(self, before: Trials, after: Trials, demand: Demand) -> Trials:
+        """After a trial the face of the iterate again; without one the face that is asked for."""
+        settled = dataclasses.replace(after, search=before.search.after_rejected(self.base))
+        asked = dataclasses.replace(
+            before,
+            spent=after.spent,
+            work=after.work,
+            search=before.search.held_at(demand, after.last.damping),
         )
+        return either(demand.refine, asked, settled)
+
+
+class Within(AbstractRegion):
+    """The box, from an iterate within it.
+
+    - `face`: parameters that a bound holds at the iterate. `model`: without their columns.
+    """
+
+    box: Box
+    model: Model
+    params: Float[Array, " p"]
+    face: Face
+
+    def start(self) -> FaceSearch:
+        return FaceSearch.start(self.face)
+
+    def explored(self, on: On, unfinished, trials: Trials, recycled: Recycled):
+        def on_wanted(carry):
+            trials, recycled = carry
+            search = dataclasses.replace(trials.search, wanted=jnp.asarray(False))
+            trials = dataclasses.replace(trials, search=search)
+            return on(OnFace.of(self, search), trials, recycled)
+
+        def another(carry):
+            trials, _ = carry
+            return unfinished(trials) & trials.search.wanted
+
+        return jax.lax.while_loop(another, on_wanted, (trials, recycled))

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree, jaxtyped
 from .._core.arrays import Scalar, scattered_signs
 from .._core.costs import ProductCosts
 from .._core.flatten import as_parameters
-from .._core.scale import largest_entry, next_scale, residual_scale
+from .._core.scale import largest_entry, residual_scale
 from .._linear.auto import (
     AbstractMemoryChoice,
     AbstractSolverChoice,
@@ -31,25 +31,24 @@ from .._linear.solver.lineax_adapter import LineaxSolver
 from .._model.form import Form
 from .._model.linearisation import AbstractLinearisation
 from .._model.memory import AbstractMemoryPolicy
-from .._model.metric import AbstractMetric, PowerMetric, dual_norm
-from .._model.model import Model
-from .._model.power_iteration import largest_eigenvalue
+from .._model.metric import AbstractMetric, PowerMetric
 from .._problem.build import flat_problem
 from .._problem.flat import FlatProblem
 from .._problem.residual.rows import RowResidual
-from .attempt import Rules, attempts
+from .corrected import stepper_of
 from .info import StepInfo
-from .point import Point
+from .phases import Linearised, concluded, linearised
 from .rules.acceptance import AbstractAcceptance, Descent
 from .rules.correction import AbstractCorrection, Geodesic
 from .rules.damping.base import AbstractDamping
 from .rules.damping.trust_region import TrustRegion
 from .rules.forcing import AbstractForcing, EisenstatWalker
+from .rules.rules import Rules
 from .rules.termination import Termination
-from .state import RuleStates, State, either
-from .stationarity import stationarity_at
+from .search import Search
+from .state import Past, State, either
 from .trial import Trials
-from .verdict import describe
+from .verdict import any_of, arrived
 
 Params = TypeVar("Params", bound=PyTree)
 
@@ -172,12 +171,13 @@ class LevenbergMarquardt(eqx.Module):
             is_leaf=lambda node: node is None,
         )
 
-    def _rules(self) -> Rules:
+    @property
+    def rules(self) -> Rules:
+        """What decides on a trial."""
         return Rules(
             damping=self.damping,
             forcing=self.forcing,
             acceptance=self.acceptance,
-            correction=self.correction,
             damping_floor=self.damping_floor,
         )
 
@@ -205,7 +205,7 @@ class LevenbergMarquardt(eqx.Module):
             cheap_rows=isinstance(function, RowResidual),
             accelerator=jax.default_backend() != "cpu",
             memory_limit=self.memory_limit,
-            bounded=problem.box is not None,
+            bounded=problem.box.bounded,
             costs=costs,
         )
         memory, linear = self.memory, self.linear_solver
@@ -218,27 +218,20 @@ class LevenbergMarquardt(eqx.Module):
     def init_flat(self, problem: FlatProblem, flat: Float[Array, " p"]) -> State:
         """`init` for a problem in flat vectors."""
         plan = self.plan_flat(problem, flat)
-        flat = problem.project(flat)
+        flat = problem.box.project(flat)
         residual = problem.prepared(plan.memory.prepare).residual(flat)
-        infinite = jnp.full((), jnp.inf, flat.dtype)
+        one = jnp.ones((), flat.dtype)
         return State(
             step=jnp.zeros((), jnp.int32),
-            rules=RuleStates(
-                damping=self.damping.init(jnp.ones((), flat.dtype)),
-                forcing=self.forcing.init(flat),
-                acceptance=self.acceptance.init(flat),
-            ),
+            rules=self.rules.init(flat, one),
             metric=self.metric.init(flat),
             recycled=plan.linear_solver.init(jnp.zeros_like(residual), flat, self.form),
+            past=Past.nothing(flat),
             fresh=jnp.asarray(True),
             scale=residual_scale(largest_entry(residual)),
             probe=scattered_signs(flat.size, flat.dtype),
-            columns=jnp.zeros_like(flat),
-            creeping_from=infinite,
-            least_predicted=infinite,
-            lowest_cost=infinite,
             finite=jnp.asarray(True),
-            initial_cost=infinite,
+            initial_cost=jnp.inf * one,
         )
 
     @jaxtyped(typechecker=beartype)
@@ -264,78 +257,33 @@ class LevenbergMarquardt(eqx.Module):
     def step_flat(
         self, problem: FlatProblem, flat: Float[Array, " p"], state: State
     ) -> tuple[Float[Array, " p"], State, StepInfo]:
-        """`step` for a problem in flat vectors."""
+        """`step` for a problem in flat vectors: linearise, try, conclude."""
         plan = self.plan_flat(problem, flat)
         problem = problem.divided(state.scale).prepared(plan.memory.prepare)
-        flat = problem.project(flat)
-        at, products = plan.linear_solver.linearise(plan.memory, problem.function, flat)
-        model = Model.of(problem, at)
-        before = either(state.fresh, self.metric.init(flat), state.metric)
-        metric, metric_state, used = self.metric.update(before, model.at, state.step)
-        model, gradient = model.within(problem.box, flat)
-        at = model.at
-        first = state.step == 0
-        largest, probe, power_products = largest_eigenvalue(
-            at, metric, gradient, state.probe, first
-        )
-        gradient_norm = dual_norm(metric, gradient)
-        stationarity = stationarity_at(
-            at, flat, gradient, gradient_norm, largest, jnp.where(state.fresh, 0, state.columns)
-        )
-        point = Point(
-            problem=problem,
-            params=flat,
-            model=model,
-            metric=metric,
-            gradient=gradient,
-            gradient_norm=gradient_norm,
-            largest=largest,
-            stationarity=stationarity,
-            termination=self.termination,
-            noise=stationarity.noise,
-            scale=state.scale,
-            initial_cost=jnp.where(first, jnp.inf, state.initial_cost),
-            lowest_cost=jnp.where(state.fresh, jnp.inf, state.lowest_cost),
-            creeping_from=jnp.where(state.fresh, jnp.inf, state.creeping_from),
-            least_predicted=jnp.where(state.fresh, jnp.inf, state.least_predicted),
-        )
-        recycled = _fitting(state.recycled, plan.linear_solver.init(at.residual, flat, self.form))
+        at = linearised(plan, self.metric, problem, problem.box.project(flat), state)
+        trials, recycled = self._tried(plan, at, state)
+        return concluded(self.termination, at, trials, recycled, state)
 
-        def factorise(at: AbstractLinearisation, recycled: PyTree[Any]) -> AbstractFactorisation:
-            return plan.linear_solver.factorise(at, metric, largest, self.form, recycled)
+    def _tried(self, plan: Plan, at: Linearised, state: State) -> tuple[Trials, PyTree[Any]]:
+        """Trials from a point, and what the linear solver recycles."""
+        point, linear, form = at.point, plan.linear_solver, self.form
 
-        states = state.rules
-        damping = either(state.fresh, self.damping.init(largest), states.damping)
-        states = dataclasses.replace(states, damping=damping)
-        trials = Trials.start(point, states, state.finite)
-        trials, recycled = attempts(
-            self._rules(), point, factorise, trials, recycled, self.max_trials
+        def factorise(here: AbstractLinearisation, recycled: PyTree[Any]) -> AbstractFactorisation:
+            return linear.factorise(here, point.metric, point.largest, form, recycled)
+
+        damping = either(state.fresh, self.damping.init(point.largest), state.rules.damping)
+        start = Trials.start(
+            point.params,
+            point.cost,
+            rules=dataclasses.replace(state.rules, damping=damping),
+            hopeless=any_of(arrived(self.termination, point)) | ~point.finite,
+            finite=state.finite,
+            search=point.region.start(),
         )
-        # Beside the linear algebra: the gradient, and the product in `rounding`.
-        info = describe(point, trials, products + used + power_products + 2, first)
-        new = jnp.where(trials.accepted, trials.params, flat)
-        following = next_scale(trials.residual_size, state.scale)
-        scale = jnp.where(trials.accepted, following, state.scale)
-        next_state = State(
-            step=state.step + 1,
-            rules=trials.rules,
-            metric=either(point.finite, metric_state, before),
-            recycled=recycled,
-            fresh=scale != state.scale,
-            scale=scale,
-            probe=probe,
-            columns=stationarity.longest,
-            creeping_from=point.creeps_from(trials.accepted, trials.cost),
-            least_predicted=jnp.where(
-                trials.accepted,
-                jnp.minimum(point.least_predicted, trials.predicted),
-                point.least_predicted,
-            ),
-            lowest_cost=jnp.fmin(point.lowest_cost, point.cost),
-            finite=trials.finite,
-            initial_cost=point.first_cost,
-        )
-        return new, next_state, info
+        stepper = stepper_of(self.correction)
+        search = Search(point, self.rules, stepper, factorise, self.max_trials)
+        fresh = linear.init(point.model.at.residual, point.params, form)
+        return search.from_start(start, _fitting(state.recycled, fresh))
 
 
 _FIELD_KINDS = {

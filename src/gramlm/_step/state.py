@@ -10,8 +10,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .rules.damping.base import AbstractDamping
 
-# In bytes. Two of a smaller state are no matter.
+# In bytes (arbitrary). Two of a smaller state are no matter.
 _LARGE = 2**26
+
+# A step that leaves less of the cost does not approach a root where J is singular, where the cost
+# falls by a factor of 16 at each step (arbitrary beyond that).
+_LEAP = 1e-3
 
 
 class RuleStates(eqx.Module):
@@ -22,6 +26,46 @@ class RuleStates(eqx.Module):
     acceptance: PyTree[Any]
 
 
+class Past(eqx.Module):
+    """What was seen at the Jacobians so far, in units of the scaled residual.
+
+    - `columns`, (p,): the largest lengths so far of the columns of J, 0 where it is not stored.
+    - `creeping_from`: the cost since when no step has removed nearly all of it.
+    - `least_promised`: the least decrease that was predicted of an accepted step.
+    - `lowest_cost`. The three are infinite at first.
+    """
+
+    columns: Float[Array, " p"]
+    creeping_from: Float[Array, ""]
+    least_promised: Float[Array, ""]
+    lowest_cost: Float[Array, ""]
+
+    @classmethod
+    def nothing(cls, params: Float[Array, " p"]) -> "Past":
+        """Before the first Jacobian."""
+        infinite = jnp.full((), jnp.inf, params.dtype)
+        return cls(jnp.zeros_like(params), infinite, infinite, infinite)
+
+    def after(
+        self,
+        columns: Float[Array, " p"],
+        cost_before: Float[Array, ""],
+        accepted: Bool[Array, ""],
+        cost: Float[Array, ""],
+        promised: Float[Array, ""],
+    ) -> "Past":
+        """After a step from `cost_before`, and the cost and the promise of its last trial."""
+        since = jnp.where(jnp.isinf(self.creeping_from), cost_before, self.creeping_from)
+        leapt = accepted & (cost < _LEAP * cost_before)
+        promise = jnp.where(accepted, promised, jnp.inf)
+        return Past(
+            columns=columns,
+            creeping_from=jnp.where(leapt, cost, since),
+            least_promised=jnp.minimum(self.least_promised, promise),
+            lowest_cost=jnp.fmin(self.lowest_cost, cost_before),
+        )
+
+
 class State(eqx.Module):
     """What a solver carries from one Jacobian to the next.
 
@@ -29,18 +73,14 @@ class State(eqx.Module):
 
     - `step`: Jacobians so far.
     - `rules`, `metric`, `recycled`: the states of the rules, and what the linear solver recycles.
-    - `fresh`: whether the rules start anew with the next Jacobian, at the start and when the scale
-      has changed.
+    - `past`: what was seen at the Jacobians so far.
+    - `fresh`: whether damping, metric and past start anew with the next Jacobian, at the start and
+      when the scale has changed.
     - `scale`: a power of two by which residuals are divided, 1 unless their squares come near to
       overflow or underflow.
     - `probe`, (p,): the direction of the largest eigenvalue of K.
-    - `columns`, (p,): the largest lengths so far of the columns of J, 0 where it is not stored.
-    - `least_predicted`: the least decrease that was predicted of an accepted step, infinite at
-      first.
-    - `lowest_cost`: so far. `creeping_from`: the cost since when no step has removed nearly all of
-      it. Both as scaled, infinite at first.
     - `finite`: whether the last trial was.
-    - `initial_cost`: infinite at first.
+    - `initial_cost`: in the units of the user, infinite at first.
 
     Where `args` change from step to step, what is remembered of costs, decreases and columns is
     that of other data: the tests for `cost` and `vanished` then mean little.
@@ -50,13 +90,10 @@ class State(eqx.Module):
     rules: RuleStates
     metric: PyTree[Any]
     recycled: PyTree[Any]
+    past: Past
     fresh: Bool[Array, ""]
     scale: Float[Array, ""]
     probe: Float[Array, " p"]
-    columns: Float[Array, " p"]
-    creeping_from: Float[Array, ""]
-    least_predicted: Float[Array, ""]
-    lowest_cost: Float[Array, ""]
     finite: Bool[Array, ""]
     initial_cost: Float[Array, ""]
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from .._core.arrays import safe_divide, scattered_signs
 from .._core.reductions import column_sum_squares, norm
 from .._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
+from .rounding import Rounding
 
 
 class AbstractStationarity(eqx.Module):
@@ -17,7 +18,6 @@ class AbstractStationarity(eqx.Module):
     - `longest`, (p,): the largest lengths so far of the columns of J, 0 where it is not stored.
     """
 
-    residual: eqx.AbstractVar[Float[Array, " n"]]
     longest: eqx.AbstractVar[Float[Array, " p"]]
 
     @property
@@ -30,23 +30,13 @@ class AbstractStationarity(eqx.Module):
     def significant_gradient(self) -> Float[Array, ""]:
         """The same without the parameters that no longer count."""
 
-    @property
     @abc.abstractmethod
-    def accuracy(self) -> float:
-        """Where no step lowers the cost, a gradient of this much is as small as it gets."""
-
-    @abc.abstractmethod
-    def rounding(self) -> Float[Array, ""]:
-        """How far rounding the parameters once moves r, in residual units."""
+    def rounding(self, cost: Float[Array, ""]) -> Rounding:
+        """What rounding does at this iterate, whose cost is given."""
 
     @abc.abstractmethod
     def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
         """Whether a step is no more than rounding of the parameters."""
-
-    @property
-    def noise(self) -> Float[Array, ""]:
-        """The relative gradient that rounding the parameters once may bring about."""
-        return safe_divide(self.rounding(), norm(self.residual))
 
 
 class ColumnStationarity(AbstractStationarity):
@@ -87,29 +77,22 @@ class ColumnStationarity(AbstractStationarity):
         its own size moves r by less than its rounding: a term of a sum that has died, where the
         slope of what is left of it says nothing.
         """
-        return jnp.max(self._significant())
+        eps = jnp.finfo(self.params.dtype).eps
+        moved = jnp.abs(self.params) * self.lengths
+        died = self.lengths <= eps**0.5 * self.longest
+        lost = died & (moved <= eps * norm(self.residual))
+        return jnp.max(jnp.where(lost, 0, self._cosines()))
 
-    @property
-    def accuracy(self) -> float:
-        # Of a cost that is computed to ε no more than √ε can be known of where it is least.
-        return 10 * float(jnp.finfo(self.params.dtype).eps) ** 0.5
-
-    def rounding(self) -> Float[Array, ""]:
-        return norm(jnp.finfo(self.params.dtype).eps * self.lengths * self.params)
+    def rounding(self, cost: Float[Array, ""]) -> Rounding:
+        eps = float(jnp.finfo(self.params.dtype).eps)
+        moved = norm(eps * self.lengths * self.params)
+        return Rounding(cost, safe_divide(moved, norm(self.residual)), accuracy=10 * eps**0.5)
 
     def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
         """By what it is to r, so that no parameter's unit matters."""
         eps = jnp.finfo(step.dtype).eps
         moved, rounded = jnp.abs(self.lengths * step), jnp.abs(self.lengths * self.params)
         return jnp.max(moved) <= eps * jnp.max(rounded)
-
-    def _significant(self) -> Float[Array, " p"]:
-        """The cosines, 0 for parameters that no longer count."""
-        eps = jnp.finfo(self.params.dtype).eps
-        moved = jnp.abs(self.params) * self.lengths
-        died = self.lengths <= eps**0.5 * self.longest
-        lost = died & (moved <= eps * norm(self.residual))
-        return jnp.where(lost, 0, self._cosines())
 
     def _cosines(self) -> Float[Array, " p"]:
         """Between r and each column of J."""
@@ -123,7 +106,6 @@ class MeanStationarity(AbstractStationarity):
     """From norms alone, where J is not stored: `‖Jᵀr‖_{M⁻¹}/(√λmax(K)·‖r‖)`."""
 
     at: AbstractLinearisation
-    residual: Float[Array, " n"]
     params: Float[Array, " p"]
     gradient_norm: Float[Array, ""]
     largest: Float[Array, ""]
@@ -131,7 +113,7 @@ class MeanStationarity(AbstractStationarity):
 
     @property
     def relative_gradient(self) -> Float[Array, ""]:
-        r = self.residual
+        r = self.at.residual
         size = jnp.sqrt(self.largest) * norm(r)
         # Where the squares underflow, the gradient is known to vanish only if r or J does.
         zero = jnp.all(r == 0) | ((self.largest == 0) & (self.gradient_norm == 0))
@@ -141,14 +123,12 @@ class MeanStationarity(AbstractStationarity):
     def significant_gradient(self) -> Float[Array, ""]:
         return self.relative_gradient
 
-    @property
-    def accuracy(self) -> float:
-        return 0.0  # a mean may be small where a single column is not orthogonal at all
-
-    def rounding(self) -> Float[Array, ""]:
-        """By scattered signs."""
+    def rounding(self, cost: Float[Array, ""]) -> Rounding:
+        """By scattered signs, one product with J."""
         signs = scattered_signs(self.params.size, self.params.dtype)
-        return norm(self.at.jvp(jnp.finfo(self.params.dtype).eps * signs * self.params))
+        eps = jnp.finfo(self.params.dtype).eps
+        moved = norm(self.at.jvp(eps * signs * self.params))
+        return Rounding(cost, safe_divide(moved, norm(self.at.residual)), accuracy=0.0)
 
     def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
         return norm(step) <= jnp.finfo(step.dtype).eps * norm(self.params)
@@ -166,10 +146,5 @@ def stationarity_at(
     if isinstance(at, MaterialisedLinearisation):
         return ColumnStationarity.of(at, params, gradient, history)
     return MeanStationarity(
-        at=at,
-        residual=at.residual,
-        params=params,
-        gradient_norm=gradient_norm,
-        largest=largest,
-        longest=history,
+        at=at, params=params, gradient_norm=gradient_norm, largest=largest, longest=history
     )

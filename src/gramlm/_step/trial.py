@@ -1,78 +1,108 @@
-"""The trials made with one Jacobian."""
+"""The trials that are made with one Jacobian."""
 
-from typing import NamedTuple
+from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core.results import CRITERIA
-from .faces import FaceSearch
-from .point import Point
+from .._core.spent import Spent
 from .state import RuleStates
 
 
-class FirstTrial(NamedTuple):
-    """Of the trials of a step the one that is damped least."""
+class Tried(eqx.Module):
+    """One trial: a λ, the point that its step leads to, and what was found there.
 
-    predicted: Array
-    damping: Array
-    curvature: Array  # of r over what rounds the parameters, or over the step; infinite if unknown
+    - `params`, (p,), `cost` and `residual_size`, the largest `|r|`: at that point.
+    - `promised`: the decrease that the linear model predicts, infinite where it is not known.
+    - `step_norm`: Euclidean length of the step; `relative_step`: the largest of a parameter.
+    """
+
+    params: Float[Array, " p"]
+    cost: Float[Array, ""]
+    residual_size: Float[Array, ""]
+    damping: Float[Array, ""]
+    accepted: Bool[Array, ""]
+    gain_ratio: Float[Array, ""]
+    promised: Float[Array, ""]
+    step_norm: Float[Array, ""]
+    relative_step: Float[Array, ""]
+    acceleration_ratio: Float[Array, ""]
+    used_acceleration: Bool[Array, ""]
+    linear_residual: Float[Array, ""]
 
 
-class Trials(NamedTuple):
-    """The last trial of a step, and sums over all of them."""
+class FirstTrial(eqx.Module):
+    """Of the trials of a step the one that is damped least.
 
-    made: Array
-    params: Array
-    cost: Array
-    residual_size: Array  # its largest entry
-    damping: Array
-    accepted: Array
-    hopeless: Array
-    finite: Array  # of the last trial that moved
-    solved: Array
-    gain_ratio: Array
-    predicted: Array
+    - `curvature`: of r over what rounds the parameters, or over the step; infinite if unknown.
+    """
+
+    promised: Float[Array, ""]
+    damping: Float[Array, ""]
+    curvature: Float[Array, ""]
+
+
+class Trials(eqx.Module):
+    """The last trial of a step, and what all of them together have come to.
+
+    - `made`: how many. `spent`: on all of them.
+    - `hopeless`: whether another λ can do no better. `solved`: whether any linear system was.
+    - `finite`: of the last trial that moved.
+    - `rules`: the states of the rules. `work`: of the linear solver. `search`: of the region.
+    """
+
+    made: Int[Array, ""]
+    last: Tried
     first: FirstTrial
-    step_norm: Array
-    relative_step: Array  # the largest of a parameter
-    acceleration_ratio: Array
-    used_acceleration: Array
-    evaluations: Array
-    iterations: Array
-    products: Array
-    linear_residual: Array
+    spent: Spent
+    hopeless: Bool[Array, ""]
+    finite: Bool[Array, ""]
+    solved: Bool[Array, ""]
     rules: RuleStates
-    work: PyTree  # of the linear solver
-    search: FaceSearch | None  # with bounds
+    work: PyTree[Any]
+    search: PyTree[Any]
 
     @classmethod
-    def start(cls, point: Point, rules: RuleStates, finite: Bool[Array, ""]) -> "Trials":
-        zero = jnp.zeros((), point.params.dtype)
-        no, none = jnp.asarray(False), jnp.zeros((), jnp.int32)
-        arrived = point.arrived()
-        return cls(
-            made=none,
-            params=point.params,
-            cost=point.cost,
+    def start(
+        cls,
+        params: Float[Array, " p"],
+        cost: Float[Array, ""],
+        rules: RuleStates,
+        hopeless: Bool[Array, ""],
+        finite: Bool[Array, ""],
+        search: PyTree[Any],
+    ) -> "Trials":
+        """None, at an iterate."""
+        zero, no = jnp.zeros((), params.dtype), jnp.asarray(False)
+        nothing = Tried(
+            params=params,
+            cost=cost,
             residual_size=zero,
             damping=zero,
             accepted=no,
-            hopeless=(arrived != CRITERIA.none) | ~point.finite,
-            finite=finite,
-            solved=no,
             gain_ratio=zero,
-            predicted=zero,
-            first=FirstTrial(zero, zero, zero),
+            promised=zero,
             step_norm=zero,
             relative_step=zero,
             acceleration_ratio=zero,
             used_acceleration=no,
-            evaluations=none,
-            iterations=none,
-            products=none,
             linear_residual=zero,
+        )
+        return cls(
+            made=jnp.zeros((), jnp.int32),
+            last=nothing,
+            first=FirstTrial(zero, zero, zero),
+            spent=Spent(),
+            hopeless=hopeless,
+            finite=finite,
+            solved=no,
             rules=rules,
             work=None,
-            search=None if point.model.face is None else FaceSearch.start(point.model.face),
+            search=search,
         )
+
+    @property
+    def accepted(self) -> Bool[Array, ""]:
+        """Whether the last trial was."""
+        return self.last.accepted

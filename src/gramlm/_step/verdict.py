@@ -1,90 +1,141 @@
-"""The diagnostics of a step, and the verdict on the solve."""
+"""Whether the solve should end with a step: named conditions, the first that holds decides."""
 
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+import numpy as np
+from jaxtyping import Array, Bool
 
 from .._core.reductions import all_finite
-from .._core.results import CRITERIA, RESULTS
-from .info import StepInfo
+from .._core.results import CRITERIA, RESULTS, code
 from .point import Point
+from .rules.termination import Termination
 from .trial import Trials
 
-# Where no step helps, a gradient of up to this many times that of rounding the parameters is
-# rounding, if r is as good as linear so near: a correction over its step.
-_ROUNDING_SLACK = 10.0
+# Where no step helps, r counts as linear where a correction is at most this part of its step
+# (arbitrary: a tenth of the ratio at which a correction is of the size of its step).
 _LINEAR = 0.1
 
 
-def describe(
-    point: Point, trials: Trials, products: Int[Array, ""], first: Bool[Array, ""]
-) -> StepInfo:
-    """The diagnostics of a step, and whether the solve should end with it."""
-    termination, cost_before = point.termination, point.cost
-    cost = jnp.where(trials.accepted, trials.cost, cost_before)
-    arrived = point.arrived()
-    stationarity = point.stationarity
-    gradient = stationarity.significant_gradient
-    after = termination.after_accepted(
-        cost_before, cost, point.unscaled(cost), trials.predicted,
-        trials.damping > point.largest, gradient,
-        trials.relative_step,
-    )  # fmt: skip
+class Condition(NamedTuple):
+    """What follows if something holds; nothing at all if `holds` is None."""
 
-    negligible = termination.negligible(cost_before)
-    first_trial = trials.first
-    nothing_left = (first_trial.predicted <= negligible) & (first_trial.damping <= point.largest)
-    nothing_left = nothing_left & termination.stationary(gradient)
-    noise = _ROUNDING_SLACK * point.noise
-    # Unknown without a correction: then all of r has to be rounding.
-    linear = (first_trial.curvature <= _LINEAR) | (jnp.isinf(first_trial.curvature) & (noise >= 1))
-    rounding = nothing_left | ((gradient <= noise) & linear) | (gradient <= stationarity.accuracy)
-    within_range = (cost_before > 0) & jnp.isfinite(cost_before)  # 0 here is an underflow
-    zero = jnp.all(point.residual == 0)
-    rounding = (rounding & trials.solved & within_range) | zero
-    exhausted = CRITERIA.where(rounding, CRITERIA.rounding, CRITERIA.none)
+    holds: Bool[Array, ""] | None
+    result: RESULTS
+    criterion: CRITERIA = CRITERIA.none
 
-    criterion = CRITERIA.where(
-        arrived != CRITERIA.none,
-        arrived,
-        CRITERIA.where(
-            trials.accepted,
-            after,
-            CRITERIA.where(trials.hopeless & point.finite, exhausted, CRITERIA.none),
-        ),
+
+class Verdict(NamedTuple):
+    """How a solve ends, or `RESULTS.running`."""
+
+    result: RESULTS
+    criterion: CRITERIA
+
+
+def first_of(conditions: Sequence[Condition]) -> Verdict:
+    """What follows from the first condition that holds; the solve goes on if none does."""
+    known = [condition for condition in conditions if condition.holds is not None]
+    known.append(Condition(jnp.asarray(True), RESULTS.running))
+    holds = jnp.stack([jnp.asarray(condition.holds) for condition in known])
+    index = jnp.argmax(holds)
+    return Verdict(
+        result=_member([condition.result for condition in known], index),
+        criterion=_member([condition.criterion for condition in known], index),
     )
-    failure = RESULTS.where(
-        ~trials.solved,
-        RESULTS.linear_solver_failed,
-        RESULTS.where(trials.finite, RESULTS.stalled, RESULTS.nonfinite_trials),
+
+
+def arrived(termination: Termination, point: Point) -> list[Condition]:
+    """The tests of a point, before any step from it is tried."""
+    # Squares that underflow, where the start had ordinary ones, have vanished all the same.
+    underflown = (point.cost == 0) & (point.scale <= 1)
+    zero = jnp.all(point.residual == 0) | underflown
+    cost = point.unscaled(point.cost)
+    vanished = termination.vanishing(
+        cost, point.initial_cost, point.unscaled(point.past.creeping_from)
     )
-    result = RESULTS.where(
-        criterion != CRITERIA.none,
-        RESULTS.successful,
-        RESULTS.where(trials.hopeless & ~trials.accepted, failure, RESULTS.running),
-    )
+    small = termination.small_cost(cost)
+    gradient = termination.small_gradient(point.stationarity.relative_gradient)
+    return [
+        Condition(_or(zero, vanished), RESULTS.successful, CRITERIA.vanished),
+        Condition(_or(zero, small), RESULTS.successful, CRITERIA.absolute_cost),
+        Condition(gradient, RESULTS.successful, CRITERIA.gradient),
+    ]
+
+
+def any_of(conditions: Sequence[Condition]) -> Bool[Array, ""]:
+    """Whether one of them holds."""
+    holds = [condition.holds for condition in conditions if condition.holds is not None]
+    return jnp.any(jnp.stack(holds)) if holds else jnp.asarray(False)
+
+
+def verdict(
+    termination: Termination, point: Point, trials: Trials, first: Bool[Array, ""]
+) -> Verdict:
+    """How the solve ends with a step; `first`: whether it is that from the start."""
     at_fault = first | ~all_finite(point.residual)
-    nonfinite = RESULTS.where(at_fault, RESULTS.nonfinite_start, RESULTS.nonfinite_derivative)
-    result = RESULTS.where(point.finite, result, nonfinite)
-    criterion = CRITERIA.where(point.finite, criterion, CRITERIA.none)
-    return StepInfo(
-        cost_before=point.unscaled(cost_before),
-        cost_candidate=point.unscaled(trials.cost),
-        cost=point.unscaled(cost),
-        scale=point.scale,
-        accepted=trials.accepted,
-        gain_ratio=trials.gain_ratio,
-        damping=trials.damping,
-        gradient_norm=point.gradient_norm,
-        relative_gradient=stationarity.relative_gradient,
-        step_norm=trials.step_norm,
-        acceleration_ratio=trials.acceleration_ratio,
-        used_acceleration=trials.used_acceleration,
-        inner_iterations=trials.iterations,
-        linear_residual=trials.linear_residual,
-        products=products + trials.products,
-        trials=trials.made,
-        evaluations=trials.evaluations,
-        largest_eigenvalue=point.largest,
-        criterion=criterion,
-        result=result,
+    return first_of(
+        [
+            Condition(~point.finite & at_fault, RESULTS.nonfinite_start),
+            Condition(~point.finite, RESULTS.nonfinite_derivative),
+            *arrived(termination, point),
+            *_settled(termination, point, trials),
+            Condition(trials.accepted | ~trials.hopeless, RESULTS.running),
+            Condition(
+                _at_rounding(termination, point, trials), RESULTS.successful, CRITERIA.rounding
+            ),
+            Condition(~trials.solved, RESULTS.linear_solver_failed),
+            Condition(~trials.finite, RESULTS.nonfinite_trials),
+            Condition(jnp.asarray(True), RESULTS.stalled),
+        ]
     )
+
+
+def _settled(termination: Termination, point: Point, trials: Trials) -> list[Condition]:
+    """The tests of an accepted step."""
+    last, rounding = trials.last, point.rounding
+    held_back = last.damping > point.largest
+    calm = ~held_back & termination.stationary(point.stationarity.significant_gradient)
+    calm &= trials.accepted
+    little = termination.little(point.cost, last.cost, last.promised, rounding.of_cost)
+    short = termination.short(last.relative_step)
+    small = termination.small_cost(point.unscaled(last.cost))
+    return [
+        Condition(_and(trials.accepted, small), RESULTS.successful, CRITERIA.absolute_cost),
+        Condition(_and(calm, little), RESULTS.successful, CRITERIA.cost),
+        Condition(_and(calm, short), RESULTS.successful, CRITERIA.step),
+    ]
+
+
+def _at_rounding(termination: Termination, point: Point, trials: Trials) -> Bool[Array, ""]:
+    """Whether what remains, where no step lowers the cost, is explained by rounding."""
+    rounding, first = point.rounding, trials.first
+    gradient = point.stationarity.significant_gradient
+    negligible = termination.negligible(point.cost, rounding.of_cost)
+    nothing_left = (first.promised <= negligible) & (first.damping <= point.largest)
+    nothing_left &= termination.stationary(gradient)
+    # Unknown without a correction: then all of r has to be rounding.
+    unknown = jnp.isinf(first.curvature)
+    linear = (first.curvature <= _LINEAR) | (unknown & rounding.drowns)
+    explained = nothing_left | ((gradient <= rounding.of_gradient) & linear)
+    explained |= gradient <= rounding.accuracy
+    within_range = (point.cost > 0) & jnp.isfinite(point.cost)  # 0 here is an underflow
+    return (explained & trials.solved & within_range) | jnp.all(point.residual == 0)
+
+
+def _and(a: Bool[Array, ""], b: Bool[Array, ""] | None) -> Bool[Array, ""] | None:
+    return None if b is None else a & b
+
+
+def _or(a: Bool[Array, ""], b: Bool[Array, ""] | None) -> Bool[Array, ""] | None:
+    return None if b is None else a | b
+
+
+Member = TypeVar("Member", RESULTS, CRITERIA)
+
+
+def _member(members: Sequence[Member], index: Array) -> Member:
+    """The member at an index that is known when the program runs."""
+    numbers = jnp.asarray(np.asarray([code(member) for member in members], np.int32))
+    return jax.tree.unflatten(jax.tree.structure(members[0]), [numbers[index]])

@@ -13,24 +13,9 @@ from jaxtyping import Array, Bool, Float
 
 from ..._core.arrays import Scalar, safe_divide
 from ..._core.reductions import dot, norm
+from .trial import Trial
 
 State = TypeVar("State")
-
-
-class Attempted(eqx.Module):
-    """A trial step.
-
-    **Attributes:** `params`, (p,), and `cost`, `½‖r‖²`: those before the step; `params_after`,
-    (p,), and `cost_after`; `step`, (p,): with its correction; `gain_ratio`: the decrease found over
-    the decrease predicted, 1 where rounding hides the first.
-    """
-
-    params: Float[Array, " p"]
-    cost: Float[Array, ""]
-    params_after: Float[Array, " p"]
-    step: Float[Array, " p"]
-    cost_after: Float[Array, ""]
-    gain_ratio: Float[Array, ""]
 
 
 class AbstractAcceptance(eqx.Module, Generic[State]):
@@ -41,11 +26,11 @@ class AbstractAcceptance(eqx.Module, Generic[State]):
         """The state before the first trial."""
 
     @abc.abstractmethod
-    def accepts(self, state: State, trial: Attempted) -> Bool[Array, ""]:
+    def accepts(self, state: State, trial: Trial) -> Bool[Array, ""]:
         """Whether the step is taken."""
 
     @abc.abstractmethod
-    def accepted(self, state: State, trial: Attempted) -> State:
+    def accepted(self, state: State, trial: Trial) -> State:
         """The state after a step was taken."""
 
     @abc.abstractmethod
@@ -66,10 +51,10 @@ class Descent(AbstractAcceptance[None]):
     def init(self, params: Float[Array, " p"]) -> None:
         return None
 
-    def accepts(self, state: None, trial: Attempted) -> Bool[Array, ""]:
+    def accepts(self, state: None, trial: Trial) -> Bool[Array, ""]:
         return trial.gain_ratio > self.min_gain
 
-    def accepted(self, state: None, trial: Attempted) -> None:
+    def accepted(self, state: None, trial: Trial) -> None:
         return None
 
     def best(self, state: None, params: Float[Array, " p"], cost: Float[Array, ""]):
@@ -106,7 +91,7 @@ class Bold(AbstractAcceptance[BoldState]):
         infinite = jnp.full((), jnp.inf, params.dtype)
         return BoldState(jnp.zeros_like(params), params, infinite)
 
-    def accepts(self, state: BoldState, trial: Attempted) -> Bool[Array, ""]:
+    def accepts(self, state: BoldState, trial: Trial) -> Bool[Array, ""]:
         lengths = norm(state.step) * norm(trial.step)
         cosine = jnp.clip(safe_divide(dot(state.step, trial.step), lengths), 0, 1)
         lowest = jnp.minimum(state.cost, trial.cost)
@@ -114,7 +99,7 @@ class Bold(AbstractAcceptance[BoldState]):
         uphill &= (cosine > 0) & jnp.isfinite(trial.cost_after)
         return (trial.gain_ratio > self.min_gain) | uphill
 
-    def accepted(self, state: BoldState, trial: Attempted) -> BoldState:
+    def accepted(self, state: BoldState, trial: Trial) -> BoldState:
         params, cost = self.best(state, trial.params, trial.cost)
         better = trial.cost_after <= cost
         return BoldState(

@@ -1,13 +1,13 @@
-"""When to stop."""
+"""Tolerances: when to stop."""
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..._core.arrays import Scalar
-from ..._core.results import CRITERIA
 
-# By so much the gradient may exceed what goes with a decrease of the tolerance.
+# By so much the gradient may exceed what goes with a decrease of the tolerance (arbitrary: a step
+# that was short for another reason exceeds it by orders of magnitude).
 _SLACK = 30.0
 
 
@@ -59,66 +59,56 @@ class Termination(eqx.Module):
             if isinstance(value, float | int) and not value >= 0:
                 raise ValueError(f"`Termination({name}=…)` must not be negative; got {value}.")
 
-    def at_iterate(
+    # Each of the tests that follow is None where its tolerance is.
+
+    def small_gradient(self, relative_gradient: Float[Array, ""]) -> Bool[Array, ""] | None:
+        """Whether the relative gradient meets `gradient`."""
+        if self.gradient is None:
+            return None
+        return relative_gradient <= _resolve(self.gradient, relative_gradient.dtype)
+
+    def small_cost(self, cost: Float[Array, ""]) -> Bool[Array, ""] | None:
+        """Whether a cost in the units of the user, that is no underflow, meets `absolute_cost`."""
+        return None if self.absolute_cost is None else _below(cost, self.absolute_cost)
+
+    def vanishing(
         self,
         cost: Float[Array, ""],
         initial_cost: Float[Array, ""],
-        zero: Bool[Array, ""],
         creeping_from: Float[Array, ""],
-        relative_gradient: Float[Array, ""],
-    ) -> CRITERIA:
-        """The tests of a point, made before a step is tried there.
+    ) -> Bool[Array, ""] | None:
+        """Whether a cost meets `vanished`; all in the units of the user.
 
-        `cost` and `initial_cost` are in units of the user; `zero`: r = 0;
         `creeping_from`: the cost since when no step has removed nearly all of it.
         """
-        criterion = CRITERIA.none
-        if self.gradient is not None:
-            small = relative_gradient <= _resolve(self.gradient, cost.dtype)
-            criterion = CRITERIA.where(small, CRITERIA.gradient, criterion)
-        if self.absolute_cost is not None:
-            small = zero | _below(cost, self.absolute_cost)
-            criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
-        if self.vanished is not None:
-            tolerance = _resolve(self.vanished, cost.dtype)
-            below = _below(cost, tolerance * jnp.minimum(1, initial_cost))
-            creeping = cost <= _resolve(Precision(2.0), cost.dtype) * creeping_from
-            creeping &= jnp.isfinite(creeping_from)
-            small = zero | (below & creeping)
-            criterion = CRITERIA.where(small, CRITERIA.vanished, criterion)
-        return criterion
+        if self.vanished is None:
+            return None
+        tolerance = _resolve(self.vanished, cost.dtype)
+        below = _below(cost, tolerance * jnp.minimum(1, initial_cost))
+        creeping = cost <= _resolve(Precision(2.0), cost.dtype) * creeping_from
+        return below & creeping & jnp.isfinite(creeping_from)
 
-    def after_accepted(
+    def short(self, relative_step: Float[Array, ""]) -> Bool[Array, ""] | None:
+        """Whether a step, by the largest that a parameter moves, meets `step`."""
+        if self.step is None:
+            return None
+        return relative_step <= _resolve(self.step, relative_step.dtype)
+
+    def little(
         self,
         cost_before: Float[Array, ""],
         cost: Float[Array, ""],
-        absolute_cost: Float[Array, ""],
-        predicted: Float[Array, ""],
-        held_back: Bool[Array, ""],
-        gradient: Float[Array, ""],
-        relative_step: Float[Array, ""],
-    ) -> CRITERIA:
-        """The tests of an accepted step.
+        promised: Float[Array, ""],
+        rounding: Float[Array, ""],
+    ) -> Bool[Array, ""] | None:
+        """Whether the decrease of a step, found and promised, meets `cost`.
 
-        `absolute_cost` is the cost in units of the user; `held_back`: λ exceeds λmax(K);
-        `gradient`: the relative gradient, of those parameters that count; `relative_step`: the
-        largest of a single parameter.
+        What is found may be `rounding`, however small the tolerance.
         """
-        criterion = CRITERIA.none
-        held_back = held_back | ~self.stationary(gradient)
-        if self.step is not None:
-            tolerance = _resolve(self.step, cost.dtype)
-            small = ~held_back & (relative_step <= tolerance)
-            criterion = CRITERIA.where(small, CRITERIA.step, criterion)
-        if self.cost is not None:
-            limit = _resolve(self.cost, cost.dtype) * cost_before
-            little = cost_before - cost <= jnp.maximum(limit, self.noise(cost_before))
-            small = ~held_back & little & (predicted <= limit)
-            criterion = CRITERIA.where(small, CRITERIA.cost, criterion)
-        if self.absolute_cost is not None:
-            small = _below(absolute_cost, self.absolute_cost)
-            criterion = CRITERIA.where(small, CRITERIA.absolute_cost, criterion)
-        return criterion
+        if self.cost is None:
+            return None
+        limit = _resolve(self.cost, cost.dtype) * cost_before
+        return (cost_before - cost <= jnp.maximum(limit, rounding)) & (promised <= limit)
 
     def stationary(self, gradient: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether the relative gradient lets a small decrease or a short step count as an end.
@@ -130,15 +120,11 @@ class Termination(eqx.Module):
         tolerance = loose if self.cost is None else _resolve(self.cost, gradient.dtype)
         return gradient <= _SLACK * jnp.sqrt(jnp.maximum(tolerance, loose))
 
-    def noise(self, cost: Float[Array, ""]) -> Float[Array, ""]:
-        """A decrease of this much may be rounding."""
-        return 16 * float(jnp.finfo(cost.dtype).eps) * cost
-
-    def negligible(self, cost: Float[Array, ""]) -> Float[Array, ""]:
+    def negligible(self, cost: Float[Array, ""], rounding: Float[Array, ""]) -> Float[Array, ""]:
         """The predicted decrease below which a rejected step is no failure."""
         if self.cost is None:
-            return self.noise(cost)
-        return jnp.maximum(_resolve(self.cost, cost.dtype) * cost, self.noise(cost))
+            return rounding
+        return jnp.maximum(_resolve(self.cost, cost.dtype) * cost, rounding)
 
 
 def _below(cost: Float[Array, ""], limit: Scalar | Float[Array, ""]) -> Bool[Array, ""]:

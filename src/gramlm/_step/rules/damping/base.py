@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ...._core.arrays import Scalar
 from ...._linear.solver.base import FoundDamping
+from ..trial import Trial
 
 State = TypeVar("State")
 
@@ -31,24 +32,6 @@ class AbstractStepLengths(eqx.Module):
 
         `guess` is a λ to start from.
         """
-
-
-class Trial(eqx.Module):
-    """What came of one trial step, at the λ that was used (after the floor of the driver).
-
-    **Attributes:**
-
-    - `damping`: λ. `length`: `‖v‖_M` of the step without its correction.
-    - `gain_ratio`: `decrease` over the decrease that the linear model predicts; −inf where the
-      residual is not finite, or the model predicts none.
-    - `decrease`: of the cost, −inf where the residual is not finite. `slope`: `gᵀv`, negative.
-    """
-
-    damping: Float[Array, ""]
-    length: Float[Array, ""]
-    gain_ratio: Float[Array, ""]
-    decrease: Float[Array, ""]
-    slope: Float[Array, ""]
 
 
 class AbstractDamping(eqx.Module, Generic[State]):

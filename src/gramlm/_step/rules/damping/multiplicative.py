@@ -6,10 +6,10 @@ from jaxtyping import Array, Float
 
 from ...._core.arrays import Scalar
 from ...._linear.solver.base import FoundDamping
+from ..trial import Trial
 from .base import (
     AbstractDamping,
     AbstractStepLengths,
-    Trial,
     check_above,
     check_between,
     check_initial,
