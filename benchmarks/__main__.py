@@ -15,10 +15,10 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ._case import Case
-from ._record import Record
-from ._suite import DEFAULT, GROUPS
-from ._table import tables
+from .harness.case import Case
+from .harness.record import Record
+from .harness.table import tables
+from .suites import DEFAULT, GROUPS
 
 HERE = Path(__file__).parent
 # For every solver: threads of LAPACK wait for one another by spinning, which a process pays for.
@@ -42,7 +42,8 @@ def _run(case: Case, scale: float, quick: bool) -> Record:
     failed = Record(problem=case.problem, solver=case.solver, dtype=case.dtype)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "record.json"
-        command = [sys.executable, "-m", f"{__package__}._worker", json.dumps(request), str(output)]
+        worker = f"{__package__}.harness.worker"
+        command = [sys.executable, "-m", worker, json.dumps(request), str(output)]
         try:
             subprocess.run(
                 command,
@@ -97,7 +98,7 @@ def main() -> None:
         options.results.write_text(json.dumps(content, indent=1) + "\n")
     text = tables(records)
     if any(case.problem == "exponential" for case in cases):
-        command = [sys.executable, "-m", f"{__package__}.whole_solve"]
+        command = [sys.executable, "-m", f"{__package__}.suites.whole_solve"]
         whole = subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, text=True)
         text += "\n### exponential, whole solves, float64, process seconds\n\n" + whole.stdout
     print(text)

@@ -12,9 +12,9 @@ import jax
 import jaxopt
 from jax.flatten_util import ravel_pytree
 
-from .._drive import Budget, Progress, drive
-from .._instance import Instance
-from .._record import Record
+from ..harness.drive import Budget, Progress, drive
+from ..harness.instance import Instance
+from ..harness.record import Record
 
 
 class _Run:

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import nlls_gram
 from jax.flatten_util import ravel_pytree
 
-from .._drive import Budget, Progress, drive
-from .._instance import Instance
-from .._record import Record
+from ..harness.drive import Budget, Progress, drive
+from ..harness.instance import Instance
+from ..harness.record import Record
 
 
 def _sketch(params: Any, args: Any, *, instance: Instance, rank: int, block: bool) -> Any:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
 
-from .._drive import Budget, Progress, drive
-from .._instance import Instance
-from .._record import Record
+from ..harness.drive import Budget, Progress, drive
+from ..harness.instance import Instance
+from ..harness.record import Record
 
 
 class _Counter:

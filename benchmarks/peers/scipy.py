@@ -15,9 +15,9 @@ from jax.flatten_util import ravel_pytree
 from scipy.optimize import least_squares
 from scipy.sparse.linalg import LinearOperator
 
-from .._drive import Budget, Progress, Trace, Watch
-from .._instance import Instance
-from .._record import Record
+from ..harness.drive import Budget, Progress, Trace, Watch
+from ..harness.instance import Instance
+from ..harness.record import Record
 
 
 class _Stop(Exception):  # noqa: N818 -- it is no error

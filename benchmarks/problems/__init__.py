@@ -1,6 +1,6 @@
 """The benchmark problems by name."""
 
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
 from . import (
     exponential,
     interpolation,

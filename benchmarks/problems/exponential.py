@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
 
 
 def model(params: Any, x: Any) -> Any:

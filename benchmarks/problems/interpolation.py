@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
 
 SAMPLES = 1024
 CENTRES = 8192

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
 
 POINTS_AT_A_TIME = 64
 CENTRES_A_POINT = 4

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _network
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
+from . import _network
 
 INTERIOR = 900
 BOUNDARY = 120

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _network
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
+from . import _network
 
 DIMENSION = 5
 TESTS = 4096

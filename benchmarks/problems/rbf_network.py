@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
 from .kernel import by_blocks, squared_distances
 
 COUNT = 512  # of points, and of centres

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
 
 
 def _residual(params: Any, args: Any) -> Any:

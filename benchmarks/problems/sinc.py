@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .. import _network
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
+from . import _network
 
 POINTS = 2000
 SEED = 0

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._instance import Instance, Problem
+from ..harness.instance import Instance, Problem
 
 POINTS = 100_000
 GRID = 448

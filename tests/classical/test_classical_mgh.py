@@ -4,8 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks.classical.mgh_fixed import FIXED
-from benchmarks.classical.mgh_scalable import SCALABLE, brown_almost_linear, chebyquad, watson
+from benchmarks.suites.classical.mgh_fixed import FIXED
+from benchmarks.suites.classical.mgh_scalable import (
+    SCALABLE,
+    brown_almost_linear,
+    chebyquad,
+    watson,
+)
 
 ALL = {p.name: p for p in (*FIXED, *SCALABLE)}
 

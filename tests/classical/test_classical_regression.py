@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks.classical.regression import CERTIFIED, Certified, correct_digits, standard_errors
+from benchmarks.suites.classical.regression import (
+    CERTIFIED,
+    Certified,
+    correct_digits,
+    standard_errors,
+)
 
 # Observations and parameters, by NIST's count.
 SIZES = {

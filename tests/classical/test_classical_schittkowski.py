@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks.classical.schittkowski_200 import TP200
-from benchmarks.classical.schittkowski_250 import TP250
-from benchmarks.classical.schittkowski_300 import TP300
-from benchmarks.classical.schittkowski_hs import HS
+from benchmarks.suites.classical.schittkowski_200 import TP200
+from benchmarks.suites.classical.schittkowski_250 import TP250
+from benchmarks.suites.classical.schittkowski_300 import TP300
+from benchmarks.suites.classical.schittkowski_hs import HS
 
 PROBLEMS = {problem.name: problem for problem in (*HS, *TP200, *TP250, *TP300)}
 

@@ -5,8 +5,8 @@ is not. The benchmark solves all of them.
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks.classical._run import instances
-from benchmarks.classical.regression import CERTIFIED, correct_digits, standard_errors
+from benchmarks.suites.classical._run import instances
+from benchmarks.suites.classical.regression import CERTIFIED, correct_digits, standard_errors
 
 import gramlm
 

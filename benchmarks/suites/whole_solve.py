@@ -1,4 +1,4 @@
-"""`python -m benchmarks.whole_solve`: the first and the later calls of a small whole solve.
+"""`python -m benchmarks.suites.whole_solve`: the first and the later calls of a small whole solve.
 
 The exponential fit, from call to answer, as a user meets it: the first call compiles. Process
 seconds; every library at its defaults, except for tolerances of 1e-10 where it has any.
@@ -24,7 +24,7 @@ def _solvers() -> dict[str, Callable[[], Any]]:
 
     import gramlm
 
-    from .problems import PROBLEMS
+    from ..problems import PROBLEMS
 
     instance = PROBLEMS["exponential"].build(np.dtype("float64"))
     residual_fn, params, args = instance.residual_fn, instance.params, instance.args

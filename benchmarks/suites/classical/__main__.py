@@ -1,4 +1,4 @@
-"""`python -m benchmarks.classical`: classical problems with known answers, by several solvers.
+"""`python -m benchmarks.suites.classical`: problems with known answers, by several solvers.
 
 Every problem is solved from its published start ×1, ×10 and ×100 (39 of Moré, Garbow and
 Hillstrom, 66 of Hock and Schittkowski), or from both published starts (27 certified regressions),
@@ -27,7 +27,7 @@ from ._run import Instance, Record, instances
 COLLECTIONS = ("mgh", "schittkowski", "regression")
 OWN = ("mgh", "schittkowski", "networks")
 DTYPES = ("float64", "float32")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 # For every solver: threads of LAPACK wait for one another by spinning.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
@@ -81,7 +81,9 @@ def _run(folder: Path, key: Key, budget: int, limit: float) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.classical", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.suites.classical", description=__doc__
+    )
     parser.add_argument("--collection", nargs="+", choices={*COLLECTIONS, *OWN}, help="by name")
     parser.add_argument(
         "--variants", action="store_true", help="choices of gramlm beside one another, no peers"

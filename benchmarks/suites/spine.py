@@ -1,12 +1,11 @@
-"""Which solver runs on which problem of the spine, and the suite as a whole. No JAX here.
+"""Which solver runs on which problem of the spine. No JAX here.
 
 The settings of each peer are the best of those tried: see the comments.
 """
 
 from typing import Any
 
-from ._case import JAXOPT, NLLS, OPTX, OURS, SCIPY, Case
-from ._suite_krylov import DEVICE, KRYLOV
+from ..harness.case import JAXOPT, NLLS, OPTX, OURS, SCIPY, Case
 
 
 def _interpolation() -> list[Case]:
@@ -185,7 +184,3 @@ SPINE: list[Case] = [
     *_wide(),
     *_large("poisson", {"jacobians": 300, "metric": 1e-6}, 70.0),
 ]
-
-# What runs without a group asked for: all but what needs an accelerator.
-DEFAULT = ("spine", "krylov")
-GROUPS: dict[str, list[Case]] = {"spine": SPINE, "krylov": KRYLOV, "device": DEVICE}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ..problems import PROBLEMS
+from ...problems import PROBLEMS
 
 NAMES = ("rbf-network", "rbf-network-wide", "sinc", "poisson", "interpolation")
 STARTS = ("given", "shaken", "shaken again")

@@ -24,16 +24,16 @@ def main() -> None:
 
     jax.config.update("jax_enable_x64", case["dtype"] == "float64")
 
-    from ._drive import Budget
-    from ._record import Record
-    from .problems import PROBLEMS
+    from ..problems import PROBLEMS
+    from .drive import Budget
+    from .record import Record
 
     record = Record()
     instance = PROBLEMS[case["problem"]].build(jax.numpy.dtype(case["dtype"]))
     jax.block_until_ready((instance.params, instance.args))
     start = peak_mib()
     try:
-        adapter = importlib.import_module(case["adapter"], __package__)
+        adapter = importlib.import_module(f"benchmarks.{case['adapter']}")
         record, _ = adapter.run(instance, Budget(**case["budget"]), **case["settings"])
     except Exception as error:
         traceback.print_exc()

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import jax
 
-from ._instance import Instance
-from ._record import Record
+from .instance import Instance
+from .record import Record
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ._record import Record
+from .record import Record
 
 # The levels shown, per problem: costs (relative unless the flag says absolute) and metrics.
 LEVELS: dict[str, tuple[tuple[float, ...], bool, tuple[float, ...]]] = {

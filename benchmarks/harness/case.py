@@ -1,20 +1,20 @@
-"""One entry of the suite. No JAX here: the parent process reads it."""
+"""One entry of a suite. No JAX here: the parent process reads it."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 OURS, NLLS, OPTX, SCIPY, JAXOPT = (
-    ".ours",
-    ".peers.nlls_gram",
-    ".peers.optimistix",
-    ".peers.scipy",
-    ".peers.jaxopt",
+    "harness.ours",
+    "peers.nlls_gram",
+    "peers.optimistix",
+    "peers.scipy",
+    "peers.jaxopt",
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """One process of the suite; `adapter` is a module of this package.
+    """One process of a suite; `adapter` is a module of `benchmarks`.
 
     It ends at the first of its limits: Jacobians, wall seconds, a cost, a cost relative to that of
     the start, a metric. `warm_up` makes one step before the measured run, and throws it away.

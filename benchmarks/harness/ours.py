@@ -8,9 +8,9 @@ import jax
 
 import gramlm
 
-from ._drive import Budget, Progress, drive
-from ._instance import Instance
-from ._record import Record
+from .drive import Budget, Progress, drive
+from .instance import Instance
+from .record import Record
 
 
 class _Run:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.preconditioners`: iterations and products of each preconditioner.
+"""`python -m benchmarks.suites.preconditioners`: iterations and products of each preconditioner.
 
 First for one system `(K + λI) w = b` with a random b, in float64: two kernels at 2000 points with
 λ = 1e-6·λmax(K), and 1000 badly scaled rows with 1e-8·λmax(K). Then for successive Jacobians of a
@@ -19,7 +19,7 @@ import numpy as np
 import gramlm
 from gramlm._linear.algebra.cg import preconditioned_cg
 
-from .problems.rbf_network import build
+from ..problems.rbf_network import build
 
 RANK = 128
 TOLERANCES = (1e-2, 1e-6)
@@ -212,7 +212,7 @@ def show(title: str, heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.preconditioners", description=__doc__
+        prog="python -m benchmarks.suites.preconditioners", description=__doc__
     )
     parser.add_argument("--size", type=int, default=2000, help="points of the kernels")
     parser.add_argument("--jacobians", type=int, default=JACOBIANS)

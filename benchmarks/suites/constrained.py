@@ -1,4 +1,4 @@
-"""`python -m benchmarks.constrained`: bounds and robust losses beside SciPy's `least_squares`.
+"""`python -m benchmarks.suites.constrained`: bounds and losses beside SciPy's `least_squares`.
 
 - *Boxes*: the 39 problems of Moré, Garbow and Hillstrom from their published starts. Of every
   second parameter the box ends half of the way from the start to the solution, and as far on the
@@ -32,7 +32,7 @@ import gramlm
 from .classical._run import instances
 
 BUDGET = 500
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 BUMPS = ((30, 12), (20, 40), (200, 100), (40, 120))
 
 
@@ -227,7 +227,9 @@ def table(name: str, cases: Iterator[Case]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.constrained", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.suites.constrained", description=__doc__
+    )
     parser.add_argument("--page", nargs="+", choices=PAGES, default=list(PAGES))
     parser.add_argument("--write", action="store_true", help="write the tables of the docs")
     options = parser.parse_args()

@@ -20,7 +20,7 @@ The settings of the peers come from short trials that counted products rather th
 
 from typing import Any
 
-from ._case import NLLS, OPTX, OURS, SCIPY, Case
+from ..harness.case import NLLS, OPTX, OURS, SCIPY, Case
 
 Settings = dict[str, Any]
 

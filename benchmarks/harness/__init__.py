@@ -1,0 +1,1 @@
+"""The machinery: cases, processes of their own, the measured loop, records, tables."""
