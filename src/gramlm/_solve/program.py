@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import equinox as eqx
 import jax
 from jaxtyping import PyTree
+
+from .compiling import compiler_options, outside
 
 
 class _Fixed:
@@ -54,10 +57,19 @@ class Program:
             return function(fixed.tree(arrays), given, *rest)
 
         run.__name__ = run.__qualname__ = function.__name__
-        self._run = jax.jit(run, static_argnums=0, donate_argnums=(2,) if donate else ())
+        self._jitted = cache(
+            lambda options: jax.jit(
+                run,
+                static_argnums=0,
+                donate_argnums=(2,) if donate else (),
+                compiler_options=dict(options),
+            )
+        )
 
     def __call__(self, split: Split, given: PyTree, *rest: PyTree) -> Any:
-        return self._run(split.fixed, split.arrays, given, rest)
+        # Within a transformation only the outermost program has options.
+        options = tuple(compiler_options().items()) if outside() else ()
+        return self._jitted(options)(split.fixed, split.arrays, given, rest)
 
 
 # How an error of `equinox.error_if` looks when it comes out of a compiled program, and what follows

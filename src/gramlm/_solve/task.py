@@ -12,6 +12,7 @@ from .._problem.flat import FlatProblem
 from .._problem.problem import residual_of
 from .._problem.residual.canonical import bind_args, split_aux
 from .._step.levenberg_marquardt import LevenbergMarquardt
+from .program import Program, Split
 
 
 class Task(NamedTuple):
@@ -46,8 +47,14 @@ def aux_at(task: Task, value: PyTree) -> PyTree:
     return task.aux(value)
 
 
-@eqx.filter_jit
-def cost_at(task: Task, flat: Float[Array, " p"]) -> Float[Array, ""]:
-    """`½‖r‖²`, or the loss, at any point."""
+def _cost(task: Task, flat: Float[Array, " p"]) -> Float[Array, ""]:
     problem = task.flat()[0]
     return problem.cost(problem.residual(flat))
+
+
+_costing = Program(_cost)
+
+
+def cost_at(task: Task, flat: Float[Array, " p"]) -> Float[Array, ""]:
+    """`½‖r‖²`, or the loss, at any point."""
+    return _costing(Split(task), flat)
