@@ -13,7 +13,7 @@ from .._core.flatten import FlatSpec, as_parameters
 from .._model.linearise import linearise
 from .._model.memory import AbstractMemoryPolicy, Keep
 from .._problem.build import flat_problem
-from .._problem.problem import free_of
+from .._problem.problem import Problem
 
 
 @jaxtyped(typechecker=beartype)
@@ -63,7 +63,7 @@ def _hessian_product(residual_fn, params, vector, args, has_aux: bool, memory):
 
 @eqx.filter_jit
 def _gauss_newton_product(residual_fn, params, vector, args, has_aux: bool, memory):
-    spec, flat = as_parameters(params, free_of(residual_fn))
+    spec, flat = as_parameters(params, Problem.of(residual_fn).free)
     at = linearise(residual_fn, params, args, has_aux=has_aux, memory=memory)
     return spec.blank.unflatten(at.vjp(at.jvp(_as_direction(vector, spec, flat.dtype))))
 

@@ -32,30 +32,26 @@ def flat_problem(
 
     Raises `TypeError` or `ValueError`, naming the argument.
     """
-    if not isinstance(residual_fn, Problem):
-        function, flat = canonical(residual_fn, params, args, has_aux)
-        return FlatProblem(function), flat
-    function, flat = canonical(
-        residual_fn.residual_fn, params, args, has_aux, free=residual_fn.free
-    )
-    structure = residual_structure(function, flat)
+    declared = Problem.of(residual_fn)
+    function, flat = canonical(declared.residual_fn, params, args, has_aux, free=declared.free)
     problem = FlatProblem(
         function=function,
-        weights=_row_factor(residual_fn.weights, function, structure, flat.dtype),
-        loss=_flat_loss(residual_fn.loss, function, structure, residual_fn.weights),
-        box=_box(residual_fn.lower, residual_fn.upper, params, function.params_spec, flat.dtype),
+        weights=_row_factor(declared.weights, function, flat),
+        loss=_flat_loss(declared.loss, function, flat, declared.weights),
+        box=_box(declared.lower, declared.upper, params, function.params_spec, flat.dtype),
     )
     return problem, flat
 
 
 def _row_factor(
-    weights: Any, function: AbstractResidual, structure: PyTree, dtype: Any
+    weights: Any, function: AbstractResidual, params: Float[Array, " p"]
 ) -> AbstractRowFactor | None:
+    dtype = params.dtype
     if weights is None:
         return None
     if isinstance(weights, AbstractWeighting):
         return weights.factor(function.size, dtype)
-    leaves = []
+    leaves, structure = [], residual_structure(function, params)
     for value, leaf in _along(weights, structure, "weights", "the residual", _is_none):
         array = _broadcast(1.0 if value is None else value, leaf, "weights", "the residual", dtype)
         check_weights(array, "`weights`")
@@ -169,10 +165,11 @@ def _along(
 
 
 def _flat_loss(
-    loss: Any, function: AbstractResidual, structure: PyTree, weights: Any
+    loss: Any, function: AbstractResidual, params: Float[Array, " p"], weights: Any
 ) -> FlatLoss | None:
     if loss is None:
         return None
+    structure = residual_structure(function, params)
     if isinstance(weights, LinearWeighting):
         # Its rows are not those of the residual: one loss for all of them.
         structure = jax.ShapeDtypeStruct((weights.operator.out_size(),), _flat_dtype(structure))

@@ -55,10 +55,33 @@ class Problem(eqx.Module):
         if isinstance(self.residual_fn, Problem):
             raise TypeError("`Problem` takes a residual function, not another `Problem`.")
 
+    @classmethod
+    def of(cls, residual_fn: Callable[..., Any], **parts: Any) -> "Problem":
+        """A problem from whatever goes for a residual function, and parts, None for not given.
+
+        Raises `TypeError` for parts beside a `Problem`.
+        """
+        given = {name: part for name, part in parts.items() if part is not None}
+        if not isinstance(residual_fn, Problem):
+            return cls(residual_fn, **given)
+        if given:
+            names = ", ".join(f"`{name}`" for name in given)
+            raise TypeError(f"{names} came beside a `Problem`: put them into it.")
+        return residual_fn
+
     @property
     def checked(self) -> bool:
         """Whether it holds numbers that have to be looked at before a solve."""
         return not (self.loss is self.weights is self.lower is self.upper is None)
+
+    def with_arrays(self) -> "Problem":
+        """The same with arrays for Python numbers, so that other values are the same program."""
+        parts = {
+            name: jax.tree.map(_as_array, getattr(self, name))
+            for name in ("weights", "lower", "upper")
+        }
+        loss = jax.tree.map(_with_arrays, self.loss, is_leaf=_is_loss)
+        return dataclasses.replace(self, loss=loss, **parts)
 
     def __call__(self, *args: Any) -> Any:
         """What the residual function returns: without weights, loss and bounds."""
@@ -71,15 +94,8 @@ def residual_of(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_arrays(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The same with arrays for Python numbers, so that other values are the same program."""
-    if not isinstance(residual_fn, Problem):
-        return residual_fn
-    parts = {
-        name: jax.tree.map(_as_array, getattr(residual_fn, name))
-        for name in ("weights", "lower", "upper")
-    }
-    loss = jax.tree.map(_with_arrays, residual_fn.loss, is_leaf=_is_loss)
-    return dataclasses.replace(residual_fn, loss=loss, **parts)
+    """`Problem.with_arrays`, of whatever goes for a residual function."""
+    return residual_fn.with_arrays() if isinstance(residual_fn, Problem) else residual_fn
 
 
 def _with_arrays(loss: Any) -> Any:
@@ -106,11 +122,6 @@ def free_of(residual_fn: Callable[..., Any]) -> PyTree:
 
 
 def as_problem(residual_fn: Callable[..., Any], **parts: Any) -> Callable[..., Any]:
-    """A `Problem` of the parts that are not None; the function itself where all are."""
-    given = {name: part for name, part in parts.items() if part is not None}
-    if not given:
-        return residual_fn
-    if isinstance(residual_fn, Problem):
-        names = ", ".join(f"`{name}`" for name in given)
-        raise TypeError(f"{names} came beside a `Problem`: put them into it.")
-    return Problem(residual_fn, **given)
+    """`Problem.of`, but for a function without parts, which is returned as it is."""
+    given = any(part is not None for part in parts.values())
+    return Problem.of(residual_fn, **parts) if given else residual_fn

@@ -21,7 +21,7 @@ from ..._model.matrix import jacobian_of, residual_function, triangle_of
 from ..._model.memory import AbstractMemoryPolicy, Materialise, Recompute
 from ..._problem.build import flat_problem
 from ..._problem.flat import FlatProblem
-from ..._problem.problem import Problem, free_of
+from ..._problem.problem import Problem
 from ..._problem.residual.rows import RowResidual
 from ..._problem.row_factor import DiagonalFactor
 from ..krylov import krylov_basis
@@ -163,7 +163,7 @@ def posterior_covariance(
     for value, name in ((num_probes, "num_probes"), (block_size, "block_size")):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1; got {value}.")
-    spec, flat = as_parameters(params, free_of(residual_fn))
+    spec, flat = as_parameters(params, Problem.of(residual_fn).free)
     factor = as_prior(prior, spec, flat.dtype)
     key = jax.random.key(0) if key is None else key
     sizes = (basis_size, num_probes, block_size)
@@ -279,7 +279,7 @@ def _posterior(
 def _linearised(
     residual_fn, params, args, has_aux: bool, memory: AbstractMemoryPolicy | None, whole: bool
 ) -> tuple[AbstractLinearisation, FlatSpec, Float[Array, " p"]]:
-    spec, flat = as_parameters(params, free_of(residual_fn))
+    spec, flat = as_parameters(params, Problem.of(residual_fn).free)
     if memory is None:
         # For its shapes: nothing of it is computed.
         at = linearise(residual_fn, params, args, has_aux=has_aux, memory=Recompute())
@@ -299,7 +299,7 @@ def _linearised(
 
 def _as_arrays(residual_fn: Callable[..., Any], params: PyTree) -> PyTree:
     # Python numbers would be compiled in.
-    spec, flat = as_parameters(params, free_of(residual_fn))
+    spec, flat = as_parameters(params, Problem.of(residual_fn).free)
     return spec.unflatten(flat)
 
 
@@ -329,7 +329,7 @@ def _wants_sandwich(residual_fn: Any, noise: Array | None, sandwich: bool | None
         raise ValueError(
             "`sandwich=True` takes the scatter of residuals from these; leave out `noise_variance`."
         )
-    robust = isinstance(residual_fn, Problem) and residual_fn.loss is not None
+    robust = Problem.of(residual_fn).loss is not None
     if robust and noise is None and sandwich is False:
         raise ValueError(
             "`sandwich=False` under a loss needs a `noise_variance`: what residuals scatter by is "
