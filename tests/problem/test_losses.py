@@ -8,8 +8,8 @@ from scipy.optimize import least_squares
 
 import gramlm
 from gramlm._problem.build import flat_problem
-from gramlm._problem.flat_loss import LEAST_CURVATURE
 from gramlm._problem.loss import slopes
+from gramlm._problem.segment import LEAST_CURVATURE
 
 C = 0.7
 

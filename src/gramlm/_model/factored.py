@@ -1,4 +1,4 @@
-"""Linearisations with rows combined and columns left out."""
+"""Linearisations with rows combined, or with columns left out."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,66 +9,92 @@ from .linearisation import AbstractLinearisation, MaterialisedLinearisation
 
 
 class FactoredLinearisation(AbstractLinearisation):
-    """`L J P`: rows of J combined by L, and the columns of parameters that are held left out."""
+    """`L J`, with `residual` in the place of r."""
 
     inner: AbstractLinearisation
     residual: Float[Array, " m"]
-    left: AbstractRowFactor | None
-    free: Bool[Array, " p"] | None
+    left: AbstractRowFactor
 
     @property
     def num_params(self) -> int:
         return self.inner.num_params
 
     def jvp(self, v: Float[Array, " p"]) -> Float[Array, " m"]:
-        image = self.inner.jvp(self._freed(v))
-        return image if self.left is None else self.left.vector(image)
+        return self.left.times(self.inner.jvp(v))
 
     def vjp(self, u: Float[Array, " m"]) -> Float[Array, " p"]:
-        pulled = u if self.left is None else self.left.transposed(u[:, None])[:, 0]
-        return self._freed(self.inner.vjp(pulled))
+        return self.inner.vjp(self.left.transposed(u))
 
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k m"]:
-        images = self.inner.jvp_block(self._freed(v))
-        return images if self.left is None else self.left.times(images.T).T
+        return self.left.times(self.inner.jvp_block(v).T).T
 
     def vjp_block(self, u: Float[Array, "k m"]) -> Float[Array, "k p"]:
-        pulled = u if self.left is None else self.left.transposed(u.T).T
-        return self._freed(self.inner.vjp_block(pulled))
+        return self.inner.vjp_block(self.left.transposed(u.T).T)
 
     def sum_squared_rows(
         self, weights: Float[Array, " m"] | None = None
     ) -> tuple[Float[Array, " p"], int] | None:
-        squares = None if self.left is None else self.left.squares
-        if self.left is not None and squares is None:
+        if not self.left.diagonal:
             return None
-        if weights is not None:
-            squares = weights if squares is None else weights * squares
-        known = self.inner.sum_squared_rows(squares)
-        return None if known is None else (self._freed(known[0]), known[1])
+        return self.inner.sum_squared_rows(self.left.squares(weights))
 
     def kept(self) -> "FactoredLinearisation":
         return eqx.tree_at(lambda at: at.inner, self, self.inner.kept())
 
+
+class HeldLinearisation(AbstractLinearisation):
+    """J without the columns of parameters that are held, which are zero."""
+
+    inner: AbstractLinearisation
+    residual: Float[Array, " n"]
+    free: Bool[Array, " p"]
+
+    @property
+    def num_params(self) -> int:
+        return self.inner.num_params
+
+    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
+        return self.inner.jvp(self._freed(v))
+
+    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
+        return self._freed(self.inner.vjp(u))
+
+    def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
+        return self.inner.jvp_block(self._freed(v))
+
+    def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
+        return self._freed(self.inner.vjp_block(u))
+
+    def sum_squared_rows(
+        self, weights: Float[Array, " n"] | None = None
+    ) -> tuple[Float[Array, " p"], int] | None:
+        known = self.inner.sum_squared_rows(weights)
+        return None if known is None else (self._freed(known[0]), known[1])
+
+    def kept(self) -> "HeldLinearisation":
+        return eqx.tree_at(lambda at: at.inner, self, self.inner.kept())
+
     def _freed(self, v: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
-        return v if self.free is None else jnp.where(self.free, v, 0)
+        return jnp.where(self.free, v, 0)
 
 
 def factored(
-    at: AbstractLinearisation,
-    residual: Float[Array, " m"],
-    left: AbstractRowFactor | None,
-    free: Bool[Array, " p"] | None = None,
+    at: AbstractLinearisation, residual: Float[Array, " m"], left: AbstractRowFactor
 ) -> AbstractLinearisation:
-    """`L J P` for a linearisation, with `residual` in the place of r; itself where both are None.
+    """`L J` for a linearisation, with `residual` in the place of r; itself for the identity.
 
     A stored J stays one.
     """
-    if left is None and free is None:
+    if left.identity:
         return at
     if isinstance(at, MaterialisedLinearisation):
-        jacobian = at.jacobian if left is None else left.times(at.jacobian)
+        return MaterialisedLinearisation(residual, left.times(at.jacobian))
+    return FactoredLinearisation(inner=at, residual=residual, left=left)
+
+
+def held(at: AbstractLinearisation, free: Bool[Array, " p"]) -> AbstractLinearisation:
+    """A linearisation with the columns of what is not free left out. A stored J stays one."""
+    if isinstance(at, MaterialisedLinearisation):
         # What is held may have a derivative that is not finite.
-        held = jacobian if free is None else jnp.where(free, jacobian, 0)
-        return MaterialisedLinearisation(residual, held)
-    return FactoredLinearisation(inner=at, residual=residual, left=left, free=free)
+        return MaterialisedLinearisation(at.residual, jnp.where(free, at.jacobian, 0))
+    return HeldLinearisation(inner=at, residual=at.residual, free=free)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from beartype import beartype
-from jaxtyping import PyTree, jaxtyped
+from jaxtyping import Array, Float, PyTree, jaxtyped
 
 from .._problem.build import flat_problem
+from .._problem.flat import FlatProblem
 from .linearisation import AbstractLinearisation
 from .memory import AbstractMemoryPolicy, Keep
 from .model import Model
@@ -28,6 +29,10 @@ def linearise(
     real: a complex array is all its real parts, and then all its imaginary parts.
     """
     problem, flat = flat_problem(residual_fn, params, args, has_aux)
-    memory = Keep() if memory is None else memory
+    return model_at(problem, flat, Keep() if memory is None else memory).at
+
+
+def model_at(problem: FlatProblem, flat: Float[Array, " p"], memory: AbstractMemoryPolicy) -> Model:
+    """The model of a problem at a point, under a memory policy."""
     problem = problem.prepared(memory.prepare)
-    return Model.of(problem, memory.linearise(problem.function, flat)[0]).at
+    return Model.of(problem, memory.linearise(problem.function, flat)[0])

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from .._problem.box import Face
 from .._problem.flat import FlatProblem
 from .._problem.row_factor import AbstractRowFactor, product
-from .factored import factored
+from .factored import factored, held
 from .linearisation import AbstractLinearisation
 
 
@@ -20,21 +20,19 @@ class Model(eqx.Module):
 
     residual: Float[Array, " n"]
     at: AbstractLinearisation
-    left: AbstractRowFactor | None
+    left: AbstractRowFactor
 
     @classmethod
     def of(cls, problem: FlatProblem, at: AbstractLinearisation) -> "Model":
         """From the problem and the linearisation of its residual function."""
-        residual = problem.weighted(at.residual)
-        if problem.loss is None:
-            return cls(residual, factored(at, residual, problem.weights), problem.weights)
+        residual = problem.weights.times(at.residual)
         corrected, factor = problem.loss.corrected(residual)
         left = product(factor, problem.weights)
         return cls(residual, factored(at, corrected, left), left)
 
     def curved(self, second: Float[Array, " n"]) -> Float[Array, " m"]:
         """A derivative of the residual function, as `at` sees it."""
-        return second if self.left is None else self.left.vector(second)
+        return self.left.times(second)
 
     @property
     def gradient(self) -> Float[Array, " p"]:
@@ -43,4 +41,4 @@ class Model(eqx.Module):
 
     def held(self, face: Face) -> AbstractLinearisation:
         """`at` with the columns of those that a face holds left out as well."""
-        return factored(self.at, self.at.residual, None, face.free)
+        return held(self.at, face.free)

@@ -15,13 +15,14 @@ from jaxtyping import Array, Float, Inexact, PyTree
 from .._core.flatten import FlatSpec
 from .box import AbstractBox, Box, Unbounded
 from .flat import FlatProblem
-from .flat_loss import FlatLoss, Layout, Segment
+from .flat_loss import AbstractFlatLoss, FlatLoss, Squares
 from .loss import AbstractLoss, AbstractScaledLoss, PerBlock
 from .problem import Problem
 from .residual.base import AbstractResidual
 from .residual.canonical import canonical, flatten_output, residual_structure
 from .residual.rows import RowResidual
-from .row_factor import AbstractRowFactor, DiagonalFactor
+from .row_factor import AbstractRowFactor, DiagonalFactor, Unweighted
+from .segment import AbstractSegment, Layout, LossSegment, SquaresSegment
 from .weights import AbstractWeighting, LinearWeighting, check_weights
 
 
@@ -45,10 +46,10 @@ def flat_problem(
 
 def _row_factor(
     weights: Any, function: AbstractResidual, params: Float[Array, " p"]
-) -> AbstractRowFactor | None:
+) -> AbstractRowFactor:
     dtype = params.dtype
     if weights is None:
-        return None
+        return Unweighted()
     if isinstance(weights, AbstractWeighting):
         return weights.factor(function.size, dtype)
     leaves, structure = [], residual_structure(function, params)
@@ -166,9 +167,9 @@ def _along(
 
 def _flat_loss(
     loss: Any, function: AbstractResidual, params: Float[Array, " p"], weights: Any
-) -> FlatLoss | None:
+) -> AbstractFlatLoss:
     if loss is None:
-        return None
+        return Squares()
     structure = residual_structure(function, params)
     if isinstance(weights, LinearWeighting):
         # Its rows are not those of the residual: one loss for all of them.
@@ -183,9 +184,17 @@ def _flat_loss(
         layout = _layout(one, outer, leaf)
         stop = start + math.prod(layout)
         if stop > start:
-            segments.append(Segment(_fitted(one, leaf), start, stop, layout))
+            segments.append(_segment(one, start, stop, layout, leaf))
         start = stop
     return FlatLoss(tuple(segments))
+
+
+def _segment(
+    loss: AbstractLoss | None, start: int, stop: int, layout: Layout, leaf: Any
+) -> AbstractSegment:
+    if loss is None:
+        return SquaresSegment.of_range(start, stop)
+    return LossSegment(start=start, stop=stop, layout=layout, loss=_fitted(loss, leaf))
 
 
 def _parts(loss: Any, function: AbstractResidual, structure: PyTree, mixed: bool):
@@ -234,7 +243,7 @@ def _layout(loss: AbstractLoss | None, outer: int, leaf: Any) -> Layout:
     return Layout(outer, 2 if _is_complex(leaf) else 1, count // block, block)
 
 
-def _fitted(loss: AbstractLoss | None, leaf: Any) -> AbstractLoss | None:
+def _fitted(loss: AbstractLoss, leaf: Any) -> AbstractLoss:
     """The loss with its scale spread over the residuals, or blocks, of one array."""
     if isinstance(loss, PerBlock):
         blocks = jax.ShapeDtypeStruct((math.prod(leaf.shape) // loss.size,), leaf.dtype)

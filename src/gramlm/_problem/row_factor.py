@@ -7,28 +7,71 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import lineax as lx
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from .._core.reductions import all_finite
 
 
 class AbstractRowFactor(eqx.Module):
-    """A matrix L that multiplies r and J from the left."""
-
-    @abc.abstractmethod
-    def times(self, x: Float[Array, "n k"]) -> Float[Array, "m k"]:
-        """`L x`."""
-
-    @abc.abstractmethod
-    def transposed(self, u: Float[Array, "m k"]) -> Float[Array, "n k"]:
-        """`Lᵀ u`."""
+    """A matrix L, (m, n), that multiplies r and J from the left."""
 
     @property
     @abc.abstractmethod
-    def squares(self) -> Float[Array, " n"] | None:
-        """`diag(L)²` where L is diagonal, and None elsewhere."""
+    def identity(self) -> bool:
+        """Whether L is the identity, which nothing is to be computed for."""
 
-    def vector(self, x: Float[Array, " n"]) -> Float[Array, " m"]:
-        """`L x` for one vector."""
-        return self.times(x[:, None])[:, 0]
+    @property
+    @abc.abstractmethod
+    def diagonal(self) -> bool:
+        """Whether L is diagonal."""
+
+    @abc.abstractmethod
+    def times(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
+        """`L x` for one vector, or for the columns of a matrix."""
+
+    @abc.abstractmethod
+    def transposed(self, u: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
+        """`Lᵀ u`, likewise."""
+
+    @abc.abstractmethod
+    def squares(self, weights: Float[Array, " m"] | None) -> Float[Array, " n"] | None:
+        """`diag(LᵀWL)` for a diagonal L and W; None is the identity, on both sides."""
+
+    @abc.abstractmethod
+    def count(self, size: int) -> Int[Array, ""]:
+        """How many of n = `size` residuals count for something."""
+
+    @abc.abstractmethod
+    def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
+        """x, and an error at run time if traced numbers turn out to be no weights."""
+
+
+class Unweighted(AbstractRowFactor):
+    """The identity."""
+
+    @property
+    def identity(self) -> bool:
+        return True
+
+    @property
+    def diagonal(self) -> bool:
+        return True
+
+    def times(self, x: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
+        return x
+
+    def transposed(self, u: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
+        return u
+
+    def squares(self, weights: Float[Array, " n"] | None) -> Float[Array, " n"] | None:
+        return weights
+
+    def count(self, size: int) -> Int[Array, ""]:
+        return jnp.asarray(size, jnp.int32)
+
+    def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
+        return x
 
 
 class DiagonalFactor(AbstractRowFactor):
@@ -36,72 +79,116 @@ class DiagonalFactor(AbstractRowFactor):
 
     values: Float[Array, " n"]
 
-    def times(self, x: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        values = self.values[:, None]
-        return jnp.where(values == 0, 0, values * x)
-
-    def transposed(self, u: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        return self.times(u)
+    @property
+    def identity(self) -> bool:
+        return False
 
     @property
-    def squares(self) -> Float[Array, " n"]:
-        return self.values**2
+    def diagonal(self) -> bool:
+        return True
+
+    def times(self, x: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
+        values = self.values if x.ndim == 1 else self.values[:, None]
+        return jnp.where(values == 0, 0, values * x)
+
+    def transposed(self, u: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
+        return self.times(u)
+
+    def squares(self, weights: Float[Array, " n"] | None) -> Float[Array, " n"]:
+        return self.values**2 if weights is None else weights * self.values**2
+
+    def count(self, size: int) -> Int[Array, ""]:
+        return jnp.sum(self.values != 0).astype(jnp.int32)
+
+    def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
+        if not isinstance(self.values, Tracer):
+            return x
+        # Roots of the weights: those of negative ones are NaN.
+        wrong = ~all_finite(self.values)
+        return eqx.error_if(x, wrong, "`weights` must be finite and not negative.")
 
 
-class InverseTriangle(AbstractRowFactor):
+class AbstractMixingFactor(AbstractRowFactor):
+    """One that mixes the rows."""
+
+    @property
+    def identity(self) -> bool:
+        return False
+
+    @property
+    def diagonal(self) -> bool:
+        return False
+
+    def squares(self, weights: Float[Array, " m"] | None) -> Float[Array, " n"]:
+        raise TypeError(f"`squares` is of diagonal factors; this is {type(self).__name__}.")
+
+    def count(self, size: int) -> Int[Array, ""]:
+        return jnp.asarray(size, jnp.int32)
+
+    def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
+        return x
+
+
+class InverseTriangle(AbstractMixingFactor):
     """`C⁻¹` for a lower triangle C."""
 
     triangle: Float[Array, "n n"]
 
-    def times(self, x: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    def times(self, x: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         return jsl.solve_triangular(self.triangle, x, lower=True)
 
-    def transposed(self, u: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    def transposed(self, u: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         return jsl.solve_triangular(self.triangle, u, lower=True, trans=1)
 
-    @property
-    def squares(self) -> None:
-        return None
 
-
-class OperatorFactor(AbstractRowFactor):
+class OperatorFactor(AbstractMixingFactor):
     """Any lineax operator."""
 
     operator: lx.AbstractLinearOperator
 
-    def times(self, x: Float[Array, "n k"]) -> Float[Array, "m k"]:
-        return jax.vmap(self.operator.mv, in_axes=1, out_axes=1)(x)
+    def times(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
+        return _columns(self.operator, x)
 
-    def transposed(self, u: Float[Array, "m k"]) -> Float[Array, "n k"]:
-        return jax.vmap(self.operator.T.mv, in_axes=1, out_axes=1)(u)
+    def transposed(self, u: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
+        return _columns(self.operator.T, u)
 
-    @property
-    def squares(self) -> None:
-        return None
+
+def _columns(operator: lx.AbstractLinearOperator, x: Array) -> Array:
+    return operator.mv(x) if x.ndim == 1 else jax.vmap(operator.mv, in_axes=1, out_axes=1)(x)
 
 
 class ProductFactor(AbstractRowFactor):
-    """`left · right`."""
+    """`left · right`, neither of them the identity."""
 
     left: AbstractRowFactor
     right: AbstractRowFactor
 
-    def times(self, x: Float[Array, "n k"]) -> Float[Array, "m k"]:
-        return self.left.times(self.right.times(x))
-
-    def transposed(self, u: Float[Array, "m k"]) -> Float[Array, "n k"]:
-        return self.right.transposed(self.left.transposed(u))
+    @property
+    def identity(self) -> bool:
+        return False
 
     @property
-    def squares(self) -> Float[Array, " n"] | None:
-        left, right = self.left.squares, self.right.squares
-        return None if left is None or right is None else left * right
+    def diagonal(self) -> bool:
+        return self.left.diagonal and self.right.diagonal
+
+    def times(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
+        return self.left.times(self.right.times(x))
+
+    def transposed(self, u: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
+        return self.right.transposed(self.left.transposed(u))
+
+    def squares(self, weights: Float[Array, " m"] | None) -> Float[Array, " n"] | None:
+        return self.right.squares(self.left.squares(weights))
+
+    def count(self, size: int) -> Int[Array, ""]:
+        return self.right.count(size)
+
+    def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
+        return self.left.guarding(self.right.guarding(x))
 
 
-def product(
-    left: AbstractRowFactor | None, right: AbstractRowFactor | None
-) -> AbstractRowFactor | None:
-    """`left · right`, where None is the identity."""
-    if left is None or right is None:
-        return right if left is None else left
-    return ProductFactor(left, right)
+def product(left: AbstractRowFactor, right: AbstractRowFactor) -> AbstractRowFactor:
+    """`left · right`."""
+    if left.identity:
+        return right
+    return left if right.identity else ProductFactor(left, right)

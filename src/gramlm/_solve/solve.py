@@ -19,14 +19,12 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, jaxtyped
 
 from .._core.free import Free, resolved
-from .._core.reductions import all_finite
 from .._core.results import RESULTS, code
 from .._linear.auto import Plan
 from .._problem.box import Box
 from .._problem.build import flat_problem
 from .._problem.flat import FlatProblem
 from .._problem.problem import Problem, as_problem, free_of, residual_of, with_arrays
-from .._problem.row_factor import DiagonalFactor
 from .._step.levenberg_marquardt import LevenbergMarquardt
 from .callback.base import AbstractCallback, as_callbacks
 from .callback.budget import Budget
@@ -204,7 +202,7 @@ def _checked(problem: FlatProblem, flat: Float[Array, " p"]) -> PyTree:
 
     Says so if they have to be moved, or if what is traced turns out wrong.
     """
-    box, weights = problem.box, problem.weights
+    box = problem.box
     if isinstance(box, Box):
         crossed = jnp.any(box.lower > box.upper)
         if isinstance(crossed, Tracer):
@@ -216,10 +214,8 @@ def _checked(problem: FlatProblem, flat: Float[Array, " p"]) -> PyTree:
                 "bounds; the solve starts at the nearest point within.",
                 stacklevel=5,
             )
-    if isinstance(weights, DiagonalFactor) and isinstance(weights.values, Tracer):
-        wrong = ~all_finite(weights.values)
-        flat = eqx.error_if(flat, wrong, "`weights` must be finite and not negative.")
-    return problem.params_spec.unflatten(problem.box.project(flat))
+    flat = problem.weights.guarding(flat)
+    return problem.params_spec.unflatten(box.project(flat))
 
 
 class _Known(NamedTuple):

@@ -9,21 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, jaxtyped
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, jaxtyped
 
 from ..._core.arrays import Scalar, map_blocks
-from ..._core.flatten import FlatSpec, as_parameters
+from ..._core.flatten import as_parameters
 from ..._core.reductions import matmul
 from ..._linear.auto import AutoMemory, ProblemSize
-from ..._model.linearisation import AbstractLinearisation
-from ..._model.linearise import linearise
+from ..._model.linearise import model_at
 from ..._model.matrix import jacobian_of, residual_function, triangle_of
 from ..._model.memory import AbstractMemoryPolicy, Materialise, Recompute
+from ..._model.model import Model
 from ..._problem.build import flat_problem
 from ..._problem.flat import FlatProblem
 from ..._problem.problem import Problem
 from ..._problem.residual.rows import RowResidual
-from ..._problem.row_factor import DiagonalFactor
 from ..krylov import krylov_basis
 from .base import AbstractCovariance
 from .factored import (
@@ -35,7 +34,7 @@ from .factored import (
 )
 from .posterior import PosteriorCovariance, learned, shrunk
 from .prior import PriorFactor, as_prior
-from .sandwich import deviation, each_residual, sandwich_factor
+from .sandwich import deviation, sandwich_factor
 
 # J is stored if it takes at most half of this many bytes, unless a memory policy is given.
 _MEMORY_LIMIT = 2**31
@@ -175,7 +174,9 @@ def posterior_covariance(
 def _covariance(
     residual_fn, params, args, noise, rtol, has_aux: bool, memory, sandwich: bool, least_norm: bool
 ) -> FactoredCovariance:
-    at, spec, flat = _linearised(residual_fn, params, args, has_aux, memory, True)
+    problem, flat = flat_problem(residual_fn, params, args, has_aux)
+    model = _model(problem, flat, memory, whole=True)
+    at = model.at
     n, p, dtype = at.num_residuals, at.num_params, flat.dtype
     if noise is None and n <= p:
         raise ValueError(
@@ -190,24 +191,18 @@ def _covariance(
         factor, rank = minimum_norm_factor(triangle, rtol)
     else:
         factor, loose, rank = scaled_factors(triangle, rtol)
-    problem, _ = flat_problem(residual_fn, params, args, has_aux)
-    count = _counted(problem, n)
+    count = problem.weights.count(n)
     if noise is None:
         degrees = (count - rank).astype(dtype)
-        noise = deviation(at.residual, degrees)
+        noise = deviation(model.residual, degrees)
     else:
         noise, degrees = noise.astype(dtype), jnp.asarray(jnp.inf, dtype)
     if jacobian is not None:
-        if problem.loss is None:
-            blocks = each_residual(at.residual, jacobian)
-        else:
-            residual = problem.residual(flat)
-            noise = deviation(residual, degrees)
-            blocks = problem.loss.blocks(residual, at.residual, jacobian)
+        blocks = problem.loss.blocks(model.residual, at.residual, jacobian)
         factor = sandwich_factor(factor, blocks, noise, count / degrees)
     return FactoredCovariance(
         params=flat,
-        params_spec=spec,
+        params_spec=problem.params_spec,
         factor=factor,
         loose=loose,
         noise=noise,
@@ -222,10 +217,11 @@ def _posterior(
 ) -> AbstractCovariance:
     basis_size, num_probes, block = sizes
     whole = basis_size is None
-    at, spec, flat = _linearised(residual_fn, params, args, has_aux, memory, whole)
+    problem, flat = flat_problem(residual_fn, params, args, has_aux)
+    at = _model(problem, flat, memory, whole).at
     (n, p), dtype = (at.num_residuals, at.num_params), flat.dtype
     endless = jnp.asarray(jnp.inf, dtype)
-    common = {"params": flat, "params_spec": spec, "degrees_of_freedom": endless}
+    common = {"params": flat, "params_spec": problem.params_spec, "degrees_of_freedom": endless}
     sigma = noise.astype(dtype)
 
     def whitened(rows: Float[Array, "k p"]) -> Float[Array, "k p"]:
@@ -276,25 +272,23 @@ def _posterior(
     )
 
 
-def _linearised(
-    residual_fn, params, args, has_aux: bool, memory: AbstractMemoryPolicy | None, whole: bool
-) -> tuple[AbstractLinearisation, FlatSpec, Float[Array, " p"]]:
-    spec, flat = as_parameters(params, Problem.of(residual_fn).free)
-    if memory is None:
-        # For its shapes: nothing of it is computed.
-        at = linearise(residual_fn, params, args, has_aux=has_aux, memory=Recompute())
-        size = ProblemSize(
-            residuals=at.num_residuals,
-            params=flat.size,
-            itemsize=flat.dtype.itemsize,
-            cheap_rows=isinstance(residual_function(at), RowResidual),
-            accelerator=jax.default_backend() != "cpu",
-            memory_limit=_MEMORY_LIMIT,
-        )
-        # Where all of J is wanted it is assembled once, however dear its rows are.
-        fits = size.jacobian_bytes <= _MEMORY_LIMIT // 2
-        memory = Materialise() if whole and fits else AutoMemory().choose(size)
-    return linearise(residual_fn, params, args, has_aux=has_aux, memory=memory), spec, flat
+def _model(
+    problem: FlatProblem, flat: Float[Array, " p"], memory: AbstractMemoryPolicy | None, whole: bool
+) -> Model:
+    if memory is not None:
+        return model_at(problem, flat, memory)
+    at = model_at(problem, flat, Recompute()).at  # for its shapes: nothing of it is computed
+    size = ProblemSize(
+        residuals=at.num_residuals,
+        params=flat.size,
+        itemsize=flat.dtype.itemsize,
+        cheap_rows=isinstance(residual_function(at), RowResidual),
+        accelerator=jax.default_backend() != "cpu",
+        memory_limit=_MEMORY_LIMIT,
+    )
+    # Where all of J is wanted it is assembled once, however dear its rows are.
+    fits = size.jacobian_bytes <= _MEMORY_LIMIT // 2
+    return model_at(problem, flat, Materialise() if whole and fits else AutoMemory().choose(size))
 
 
 def _as_arrays(residual_fn: Callable[..., Any], params: PyTree) -> PyTree:
@@ -314,14 +308,6 @@ def _deviation(variance: Scalar | None) -> Array | None:
             f"{variance}."
         )
     return jnp.asarray(np.sqrt(value))  # in float64, where its square might underflow
-
-
-def _counted(problem: FlatProblem, count: int) -> Int[Array, ""]:
-    """How many residuals there are, without those of weight 0."""
-    weights = problem.weights
-    if isinstance(weights, DiagonalFactor):
-        return jnp.sum(weights.values != 0).astype(jnp.int32)
-    return jnp.asarray(count, jnp.int32)
 
 
 def _wants_sandwich(residual_fn: Any, noise: Array | None, sandwich: bool | None) -> bool:

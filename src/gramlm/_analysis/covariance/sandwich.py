@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from ..._core.arrays import safe_divide
 from ..._core.reductions import column_lengths, matmul
-from ..._problem.flat_loss import Blocks
+from ..._problem.segment import Blocks
 
 
 def sandwich_factor(
@@ -28,13 +28,6 @@ def sandwich_factor(
     triangle = jnp.linalg.qr(shares[:, None] * rows, mode="r")
     found = jnp.sqrt(widening) * matmul(matmul(factor, inverse), triangle.T)
     return jnp.where(convex, found, jnp.nan)
-
-
-def each_residual(residual: Float[Array, " n"], jacobian: Float[Array, "n p"]) -> Blocks:
-    """Every residual a block by itself, and no loss."""
-    return Blocks(
-        jnp.sign(residual)[:, None] * jacobian, jnp.abs(residual), jnp.zeros_like(residual)
-    )
 
 
 def deviation(residual: Float[Array, " n"], degrees: Array) -> Float[Array, ""]:
