@@ -3,37 +3,29 @@
 `--group spine` are the problems where dense algebra fits, `--group krylov` those where a solver
 lives by products with J; both run by default. The full five-dimensional Poisson problem is for an
 accelerator: `python -m benchmarks --only poisson-5d` runs it on JAX's default device.
+
+`--gate` runs none of these: it measures a few small problems of every kind, compares with
+`baseline.json`, and fails where something got worse.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .harness.case import Case
 from .harness.record import Record
 from .harness.table import tables
+from .harness.versions import versions
 from .suites import DEFAULT, GROUPS
+from .suites.gate.main import gate
 
 HERE = Path(__file__).parent
 # For every solver: threads of LAPACK wait for one another by spinning, which a process pays for.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
-PACKAGES = ("gramlm", "jax", "lineax", "nlls-gram", "optimistix", "scipy", "jaxopt")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _run(case: Case, scale: float, quick: bool) -> Record:
@@ -83,7 +75,14 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every time limit")
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
     parser.add_argument("--output", type=Path, help="also write the tables here, as Markdown")
+    parser.add_argument("--gate", action="store_true", help="compare with baseline.json")
+    parser.add_argument("--counts", action="store_true", help="with --gate: nothing that is timed")
+    parser.add_argument("--write", action="store_true", help="with --gate: write baseline.json")
     options = parser.parse_args()
+    if options.gate:
+        sys.exit(gate(only_counts=options.counts, write=options.write))
+    if options.counts or options.write:
+        parser.error("--counts and --write go with --gate")
 
     cases = _chosen(options)
     if not cases:
@@ -94,7 +93,7 @@ def main() -> None:
         label = f"{case.problem} {case.dtype} {case.solver}"
         print(f"[{number}/{len(cases)}] {label}", file=sys.stderr, flush=True)
         records.append(_run(case, options.scale, options.quick))
-        content = {"versions": _versions(), "records": [r.asdict() for r in records]}
+        content = {"versions": versions(), "records": [r.asdict() for r in records]}
         options.results.write_text(json.dumps(content, indent=1) + "\n")
     text = tables(records)
     if any(case.problem == "exponential" for case in cases):
