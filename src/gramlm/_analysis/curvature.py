@@ -31,6 +31,17 @@ def hessian_product(
     Forward over reverse, at a small multiple of the price of a gradient. What it has beyond
     `gauss_newton_product` is the curvature of the residuals. Where parameters are complex, the real
     and imaginary parts of v and of the product are those of pairs of real numbers.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        # ½(θ²)² has the second derivative 6θ².
+        product = gramlm.hessian_product(lambda t: t**2, jnp.array([2.0]), jnp.array([1.0]))
+        assert jnp.allclose(product, 24.0)
+        ```
     """
     return _hessian_product(residual_fn, params, vector, args, has_aux, memory)
 

@@ -128,6 +128,18 @@ def spectrum(
 
     Eigenvalues below ε·λmax are rounding. One of a multiplicity above `block_size` may be counted
     too few times. `key` draws the first block, which is a fixed one unless given.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        scales = jnp.array([3.0, 1.0, 0.1])
+        linearisation = gramlm.linearise(lambda params: scales * params, jnp.ones(3))
+        found = gramlm.spectrum(linearisation, rank=2)
+        assert jnp.allclose(found.values, jnp.array([9.0, 1.0]), rtol=1e-4)
+        ```
     """
     limit = min(linearisation.num_residuals, linearisation.num_params)
     if not 1 <= rank <= limit:
@@ -163,6 +175,17 @@ def effective_dimension(
     1997, Chen and Hallman 2023). It takes `2·basis_size + 2·num_probes·num_steps` products, and
     memory as `spectrum`. Where `truncation_error` is the larger error raise `basis_size` first,
     which lessens both.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        linearisation = gramlm.linearise(lambda params: jnp.array([2.0, 1.0]) * params, jnp.ones(2))
+        dimension = gramlm.effective_dimension(linearisation, 1.0)
+        assert jnp.allclose(dimension.value, 4 / 5 + 1 / 2)
+        ```
     """
     _check_probes(num_probes, key)
     for value, name in ((basis_size, "basis_size"), (num_steps, "num_steps")):

@@ -26,6 +26,22 @@ def plot_history(history: Solution | History, *, axes: Any = None, over_time: bo
     **Returns:** the three axes; `axes[0].figure` is the figure.
 
     **Raises:** `ModuleNotFoundError` without matplotlib, which the extra `gramlm[plots]` brings.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+
+        def residual(params):
+            return jnp.array([10 * (params[1] - params[0] ** 2), 1 - params[0]])
+
+
+        solution = gramlm.solve(residual, jnp.array([-1.2, 1.0]))
+        axes = gramlm.plot_history(solution)
+        axes[0].figure.savefig("history.png")
+        ```
     """
     try:
         import matplotlib.pyplot as plt

@@ -27,6 +27,19 @@ def linearise(
     `linearisation.residual` is the flat residual (n,); `jvp` and `vjp` multiply one vector by J
     and Jᵀ, `jvp_block` and `vjp_block` several. `memory` is `Keep()` unless given. Vectors are
     real: a complex array is all its real parts, and then all its imaginary parts.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        x = jnp.array([1.0, 2.0, 3.0])
+        params = {"a": jnp.asarray(1.0), "b": jnp.asarray(0.0)}
+        linearisation = gramlm.linearise(lambda p: p["a"] * x + p["b"], params)
+        gradient = linearisation.vjp(linearisation.residual)  # Jᵀr, in the order a, b
+        assert jnp.allclose(gradient, jnp.array([14.0, 6.0]))
+        ```
     """
     problem, flat = flat_problem(residual_fn, params, args, has_aux)
     return model_at(problem, flat, Keep() if memory is None else memory).at

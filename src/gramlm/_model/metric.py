@@ -97,7 +97,17 @@ class PowerMetric(AbstractMetric[None]):
 
 
 class FletcherMetric(AbstractMetric[None]):
-    """`M = diag(JᵀJ)`, taken anew from each Jacobian (Marquardt 1963, Fletcher 1971)."""
+    """`M = diag(JᵀJ)`, taken anew from each Jacobian (Marquardt 1963, Fletcher 1971).
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        # A scale of its own for each parameter, whatever its unit.
+        solver = gramlm.LevenbergMarquardt(metric=gramlm.FletcherMetric())
+        ```
+    """
 
     num_probes: int = eqx.field(static=True, default=16)
 
@@ -133,7 +143,20 @@ class MoreMetric(AbstractMetric[Float[Array, " p"]]):
 
 
 class UserMetric(AbstractMetric[None]):
-    """A fixed metric: a positive definite lineax operator on the flat parameter vector, (p,)."""
+    """A fixed metric: a positive definite lineax operator on the flat parameter vector, (p,).
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import lineax as lx
+        import gramlm
+
+        lengths = jnp.array([1.0, 100.0])  # of the parameters, in the order of their leaves
+        metric = gramlm.UserMetric(lx.DiagonalLinearOperator(1 / lengths**2))
+        solver = gramlm.LevenbergMarquardt(metric=metric)
+        ```
+    """
 
     operator: lx.AbstractLinearOperator
 

@@ -65,10 +65,21 @@ class GramOperator(AbstractDampedOperator):
     !!! Example
 
         ```python
-        linearisation = gramlm.linearise(residual_fn, params)
+        import jax.numpy as jnp
+        import lineax as lx
+        import gramlm
+
+
+        def residual(params):
+            return jnp.array([params[0] * params[1], params[1] + params[2]]) - 1
+
+
+        params = jnp.array([2.0, 1.0, 1.0])
+        linearisation = gramlm.linearise(residual, params)
         operator = gramlm.GramOperator(linearisation, damping=1e-3)
         w = lx.linear_solve(operator, linearisation.residual, lx.Cholesky()).value
-        step = -linearisation.vjp(w)
+        step = -linearisation.vjp(w)  # that of Levenberg and Marquardt
+        assert jnp.sum(residual(params + step) ** 2) < jnp.sum(residual(params) ** 2)
         ```
     """
 

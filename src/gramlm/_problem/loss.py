@@ -58,7 +58,19 @@ def check_positive(value: Scale, name: str) -> None:
 
 
 class Huber(AbstractScaledLoss):
-    """`r²` up to `|r| = C`, and `2C|r| − C²` beyond (Huber 1964)."""
+    """`r²` up to `|r| = C`, and `2C|r| − C²` beyond (Huber 1964).
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        y = jnp.array([1.0, 1.1, 0.9, 1.0, 8.0])  # the last one is off
+        solution = gramlm.solve(lambda centre: centre - y, 0.0, loss=gramlm.Huber(0.3))
+        assert jnp.allclose(solution.value, 1.075)  # the mean would be 2.4
+        ```
+    """
 
     scale: Scale = 1.0
 
@@ -140,6 +152,15 @@ class PerBlock(AbstractLoss):
     As where an outlier spoils all coordinates of a point. Blocks follow the order of the entries
     of an array of the residual, and of `gramlm.Rows` lie within a point. A complex residual is a
     block of its two parts anyway: what counts is `|r|`.
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        # A point (x, y) in an image is off as a whole.
+        loss = gramlm.PerBlock(gramlm.Huber(0.1), size=2)
+        ```
     """
 
     loss: AbstractLoss

@@ -38,9 +38,24 @@ class Problem(eqx.Module):
     !!! Example
 
         ```python
-        problem = gramlm.Problem(residual_fn, loss=gramlm.Huber(0.1), lower=0.0)
-        state = solver.init(problem, params, args)
-        params, state, info = solver.step(problem, params, state, args)
+        import equinox as eqx
+        import jax.numpy as jnp
+        import gramlm
+
+
+        def residual(params, data):
+            x, y = data
+            return params["a"] * jnp.exp(-params["b"] * x) - y
+
+
+        x = jnp.linspace(0.0, 2.0, 8)
+        data = (x, 2 * jnp.exp(-x))
+        params = {"a": jnp.asarray(1.0), "b": jnp.asarray(0.5)}
+        problem = gramlm.Problem(residual, loss=gramlm.Huber(0.1), lower=0.0)
+        solver = gramlm.LevenbergMarquardt()
+        state = solver.init(problem, params, data)
+        params, state, info = eqx.filter_jit(solver.step)(problem, params, state, data)
+        assert info.cost < info.cost_before
         ```
     """
 

@@ -28,6 +28,21 @@ class NoiseCovariance(AbstractWeighting):
     operator. It is factorised once, here, by Cholesky, as a matrix unless it is diagonal.
 
     Raises `ValueError` if it is not positive definite.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        times = jnp.linspace(0.0, 1.0, 5)
+        covariance = jnp.exp(-jnp.abs(times[:, None] - times)) + 0.01 * jnp.eye(5)
+        y = jnp.array([0.9, 1.0, 1.2, 1.1, 1.0])
+        weights = gramlm.NoiseCovariance(covariance)
+        solution = gramlm.solve(lambda level: level - y, 0.0, weights=weights)
+        ones = jnp.linalg.solve(covariance, jnp.ones(5))
+        assert jnp.allclose(solution.value, ones @ y / jnp.sum(ones), rtol=1e-4)
+        ```
     """
 
     root: Float[Array, "n n"] | Float[Array, " n"]

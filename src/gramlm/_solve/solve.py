@@ -107,6 +107,24 @@ def solve(
     `throw` is set (inside of a transformation a runtime error with the same message); not
     when a callback stopped the solve. `TypeError` or `ValueError`, naming the argument, for bad
     input; `gramlm.CheckpointError` for a checkpoint of another solve, or a damaged one.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+
+        def residual(params, data):
+            x, y = data
+            return params["a"] * jnp.exp(-params["b"] * x) - y
+
+
+        x = jnp.linspace(0.0, 4.0, 20)
+        data = (x, 2.5 * jnp.exp(-1.3 * x))
+        solution = gramlm.solve(residual, {"a": 1.0, "b": 1.0}, data)
+        assert jnp.allclose(solution.value["b"], 1.3, rtol=1e-4)
+        ```
     """
     began = time.perf_counter()
     budget = Budget(max_steps, max_evaluations, max_seconds)

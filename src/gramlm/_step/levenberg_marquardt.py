@@ -89,11 +89,25 @@ class LevenbergMarquardt(eqx.Module):
     !!! Example
 
         ```python
-        solver = gramlm.LevenbergMarquardt()
-        state = solver.init(residual_fn, params, args)
+        import equinox as eqx
+        import jax.numpy as jnp
+        import gramlm
+
+
+        def residual(params, data):
+            x, y = data
+            return jnp.tanh(params[0] * x) + params[1] - y
+
+
+        x = jnp.linspace(-1.0, 1.0, 10)
+        batches = [(x[i::2], jnp.tanh(2 * x[i::2]) + 1) for i in (0, 1, 0, 1)]
+        params = jnp.ones(2)
+        solver = gramlm.LevenbergMarquardt(damping=gramlm.Nielsen())
+        state = solver.init(residual, params, batches[0])
         step = eqx.filter_jit(solver.step)
         for batch in batches:
-            params, state, info = step(residual_fn, params, state, batch)
+            params, state, info = step(residual, params, state, batch)
+        assert info.cost < 1e-6
         ```
     """
 

@@ -81,6 +81,24 @@ def covariance(
     **Raises:** `ValueError` for n ≤ p without a `noise_variance`, and for a `sandwich` with one.
 
     Huber (1967) and White (1980) for the sandwich; its factor is HC1 of MacKinnon and White (1985).
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        x = jnp.linspace(-1.0, 1.0, 11)
+        fitted = {"offset": jnp.asarray(1.0), "slope": jnp.asarray(2.0)}
+
+
+        def residual(params):  # errors of variance 0.04
+            return params["offset"] + params["slope"] * x - (1 + 2 * x)
+
+
+        errors = gramlm.covariance(residual, fitted, noise_variance=0.04).standard_errors()
+        assert jnp.allclose(errors["offset"], 0.2 / 11**0.5)
+        ```
     """
     rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
     sandwich = _wants_sandwich(residual_fn, noise, sandwich)
@@ -154,6 +172,19 @@ def posterior_covariance(
     data, and no variance is below the exact one. `overestimates` and
     `prediction_overestimates` say how far above: the mean over the probes of a bound, with a
     relative standard error of at most √(2/num_probes).
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+        # One sum of two parameters is measured, each of which is known to ±1 beforehand.
+        posterior = gramlm.posterior_covariance(
+            lambda theta: jnp.sum(theta)[None], jnp.zeros(2), prior=1.0, noise_variance=0.5
+        )
+        assert jnp.allclose(posterior.as_matrix(), jnp.array([[0.6, -0.4], [-0.4, 0.6]]))
+        ```
     """
     noise = _deviation(noise_variance)
     assert noise is not None

@@ -33,6 +33,15 @@ class Nystrom(AbstractPreconditioner[SpectralApproximation]):
     of conjugate gradients keep it up to date (`RecycledDirections`).
 
     `2·max_rank` products with J at most, `(max_rank, m)` numbers.
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        linear = gramlm.PreconditionedCG(gramlm.Nystrom(max_rank=64))
+        solver = gramlm.LevenbergMarquardt(linear_solver=linear)
+        ```
     """
 
     max_rank: int = eqx.field(static=True, default=128)

@@ -53,6 +53,17 @@ class DenseSolver(AbstractGramSolver):
     Small systems are solved without squaring J: for p ≤ 64 and p ≤ n by the QR decomposition of J
     with columns of one length, so that parameters may be of any size, and a triangle of order p
     for each λ; for n ≤ 64 and n < p by one singular value decomposition, which answers every λ.
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        # With J stored as a matrix, whatever the size of the problem.
+        solver = gramlm.LevenbergMarquardt(
+            linear_solver=gramlm.DenseSolver(), memory=gramlm.Materialise()
+        )
+        ```
     """
 
     def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:

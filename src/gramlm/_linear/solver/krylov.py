@@ -68,6 +68,16 @@ class KrylovSolver(AbstractGramSolver):
     - `may_form`: whether K may be formed, n² numbers and a copy of J, where J is stored, the dual
       form solved in float64, and the basis of the last Jacobian took a third of n vectors or more.
       Then they are multiplied with K. (In float32 a formed K is not exact enough for a small λ.)
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        # Less memory for the basis, and single vectors where blocks of them share no work.
+        linear = gramlm.KrylovSolver(capacity=256, block_size=1)
+        solver = gramlm.LevenbergMarquardt(linear_solver=linear)
+        ```
     """
 
     capacity: int = eqx.field(static=True, default=512)

@@ -33,6 +33,16 @@ class LineaxSolver(AbstractGramSolver):
 
     Give `lx.CG` and `lx.GMRES` a positive `atol`: they test elementwise, `atol + rtol·|b|`, and
     `atol=0` never holds where b has a zero.
+
+    !!! Example
+
+        ```python
+        import lineax as lx
+        import gramlm
+
+        linear = gramlm.LineaxSolver(lx.GMRES(rtol=1e-4, atol=1e-8), trusted_residual=0.01)
+        solver = gramlm.LevenbergMarquardt(linear_solver=linear)
+        ```
     """
 
     solver: lx.AbstractLinearSolver

@@ -70,6 +70,16 @@ class PreconditionedCG(AbstractGramSolver):
 
     Each solve ends when no more than the part η² of the decrease is missed, η its tolerance, or
     after `max_iterations`. Two products with J an iteration.
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        # For residuals that are sorted in space.
+        linear = gramlm.PreconditionedCG(gramlm.BlockJacobi(32), num_directions=64)
+        solver = gramlm.LevenbergMarquardt(linear_solver=linear)
+        ```
     """
 
     preconditioner: AbstractPreconditioner = RecycledDirections()

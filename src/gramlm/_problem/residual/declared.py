@@ -23,11 +23,23 @@ class Rows(eqx.Module):
     !!! Example
 
         ```python
-        def misfit(params, point):
-            return jnp.dot(params["w"], jnp.exp(-(point["x"] - centres) ** 2)) - point["y"]
+        import jax
+        import jax.numpy as jnp
+        import gramlm
 
-        gramlm.solve(gramlm.Rows(misfit), params, args={"x": x, "y": y})
-        gramlm.solve(gramlm.Rows(interior, boundary), params, args=(x_interior, x_boundary))
+
+        def interior(weights, x):  # u' = u
+            return jax.grad(jnp.polyval, argnums=1)(weights, x) - jnp.polyval(weights, x)
+
+
+        def boundary(weights, x):  # u(0) = 1
+            return jnp.polyval(weights, x) - 1
+
+
+        # With one function, `gramlm.Rows(interior)`, `args` would be its points alone.
+        points = (jnp.linspace(0.0, 1.0, 6), jnp.zeros(1))
+        solution = gramlm.solve(gramlm.Rows(interior, boundary), jnp.zeros(6), points)
+        assert jnp.allclose(jnp.polyval(solution.value, 1.0), jnp.e, rtol=1e-3)
         ```
 
     What `f` needs beside the point goes into a closure, or into a `jax.tree_util.Partial` or an

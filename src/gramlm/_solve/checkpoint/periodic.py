@@ -15,6 +15,24 @@ class Checkpoints(AbstractCallback):
     one before.
 
     `gramlm.solve(..., resume=path)` goes on from it.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import gramlm
+
+
+        def residual(params):
+            return jnp.array([10 * (params[1] - params[0] ** 2), 1 - params[0]])
+
+
+        start = jnp.array([-1.2, 1.0])
+        checkpoints = gramlm.Checkpoints("fit.gramlm", every=5)
+        gramlm.solve(residual, start, max_steps=5, throw=False, callback=checkpoints)
+        solution = gramlm.solve(residual, start, resume="fit.gramlm")  # goes on at step 5
+        assert jnp.allclose(solution.value, 1.0, rtol=1e-3)
+        ```
     """
 
     def __init__(

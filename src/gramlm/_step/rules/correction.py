@@ -36,6 +36,15 @@ class Geodesic(AbstractCorrection):
 
     `b = ½ r_vv`, with the exact second directional derivative `r_vv = d²/dt² r(θ + t v)` by nested
     forward differentiation.
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        careful = gramlm.LevenbergMarquardt(correction=gramlm.Geodesic(max_ratio=0.5))
+        without = gramlm.LevenbergMarquardt(correction=None)
+        ```
     """
 
     max_ratio: Scalar = 0.75

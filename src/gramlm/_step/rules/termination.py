@@ -45,6 +45,17 @@ class Termination(eqx.Module):
     tolerance; if the relative gradient, from a stored J, is at most 10√ε; or if it is at
     most ten times what rounding the parameters once would cause, where the residual is as good as
     linear over that (with `correction=None`, which cannot tell, where all of r may be rounding).
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        # At a root mean square error of 1e-3 of n residuals, or where steps no longer gain.
+        n = 200
+        termination = gramlm.Termination(absolute_cost=0.5 * n * 1e-3**2, step=None)
+        solver = gramlm.LevenbergMarquardt(termination=termination)
+        ```
     """
 
     cost: Tolerance = Precision(4 / 3)

@@ -45,6 +45,15 @@ class TrustRegion(AbstractDamping[TrustRegionState]):
     What is bounded is the length, whatever became of J: where J changes by orders of magnitude
     from step to step, as it does where widths of basis functions are trained, a rule for λ has to
     find its way again each time.
+
+    !!! Example
+
+        ```python
+        import gramlm
+
+        # A first step that is damped less, and a radius that grows faster.
+        solver = gramlm.LevenbergMarquardt(damping=gramlm.TrustRegion(initial=1e-4, growth=2.0))
+        ```
     """
 
     initial: Scalar = 1e-2
