@@ -9,7 +9,7 @@ import scipy.optimize
 import scipy.stats
 
 import gramlm
-from support.problems import sine, sine_problem
+from support.problems import linear, sine, sine_problem
 
 F32, F64 = np.float32, np.float64
 X = np.linspace(0.0, 3.0, 21)
@@ -36,12 +36,6 @@ def noisy(seed=0, dtype=F64):
     y = y + 0.05 * rng.normal(size=X.size)
     params = {name: jnp.asarray(value, dtype) for name, value in truth.items()}
     return params, (jnp.asarray(X, dtype), jnp.asarray(y, dtype))
-
-
-def linear(params, args):
-    """`J θ − y`, of one program for all J of a shape."""
-    matrix, target = args
-    return matrix @ params - target
 
 
 def of_matrix(matrix, residual=None, **options):

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 
 import gramlm
-from support.problems import definite, sine, sine_problem
+from support.problems import SHAPES, definite, linear, sine, sine_problem
 
 F32, F64 = np.float32, np.float64
-SHAPES = {"wide": (5, 9), "square": (6, 6), "tall": (9, 5)}
-
-
-def linear(params, args):
-    matrix, target = args
-    return matrix @ params - target
 
 
 def of_matrix(matrix, prior=1.0, noise_variance=1.0, **options):

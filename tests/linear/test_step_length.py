@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import gramlm
-from support.linear import Case, decaying, factorised
+from support.linear import SOLVER, Case, decaying, factorised
 
 SIZES = {"wide": (12, 20), "tall": (20, 12), "wide, large": (80, 90), "tall, large": (90, 80)}
 SOLVERS = {
     "dense": gramlm.DenseSolver(),
-    "krylov": gramlm.KrylovSolver(block_size=4, recycle_block=8),
+    "krylov": SOLVER,
     "cg": gramlm.PreconditionedCG(),
 }
 

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 import gramlm
-from support.problems import METRICS, SHAPES, definite, dense, diagonal, sine, sine_problem
+from support.problems import (
+    METRICS,
+    POLICIES,
+    SHAPES,
+    definite,
+    dense,
+    diagonal,
+    sine,
+    sine_problem,
+)
 
-POLICIES = {
-    "keep": gramlm.Keep(),
-    "recompute": gramlm.Recompute(),
-    "row_blocks": gramlm.RowBlocks(2),
-}
 SOLVERS = {
     "cholesky": lx.Cholesky(),
     "lu": lx.LU(),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gramlm
-from support.problems import definite, sine, sine_problem
+from support.problems import POLICIES, definite, sine, sine_problem
 
 
 def linear(problem, at):
@@ -40,7 +40,7 @@ def test_weights_whiten_the_residual_and_its_jacobian(shape, dtype):
         np.testing.assert_allclose(jacobian, dense @ at.jacobian, rtol=tolerance, atol=tolerance)
 
 
-MEMORIES = [gramlm.Keep(), gramlm.Recompute(), gramlm.RowBlocks(3), gramlm.RowBlocks(3, False)]
+MEMORIES = [*POLICIES.values(), gramlm.RowBlocks(3, False)]
 
 
 @pytest.mark.parametrize("memory", MEMORIES, ids=str)

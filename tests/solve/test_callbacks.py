@@ -12,21 +12,9 @@ import numpy as np
 import pytest
 
 import gramlm
+from support.interrupted import START, residual, solve, told
 
-START = jnp.asarray([-1.2, 1.0])
 AT_ONCE = jnp.asarray(0)
-
-
-def residual(t, loops):
-    """Rosenbrock's, after idle loops, so that one program serves quick and slow solves."""
-    # Of many numbers at a time: what looks cheap to it, XLA runs before it returns.
-    many = jnp.full(2000, jax.lax.stop_gradient(t[0]))
-    idle = jax.lax.fori_loop(0, loops, lambda _, y: jnp.sin(y + 1), many)
-    return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]]) + 0 * idle[0]
-
-
-def solve(loops=AT_ONCE, **options):
-    return gramlm.solve(residual, START, loops, **options)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +26,6 @@ def same(a, b):
     """Bit for bit, all but the time."""
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_array_equal(x, y)
-
-
-def told(solution):
-    history = solution.history
-    numbers = (history.cost, history.damping, history.gradient_norm)
-    return solution.value, solution.stats, solution.state, numbers
 
 
 class Diary(gramlm.AbstractCallback):

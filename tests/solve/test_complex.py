@@ -9,6 +9,7 @@ import pytest
 
 import gramlm
 from gramlm._core.flatten import as_parameters, flatten_residual
+from support.problems import linear
 
 DENSE, KRYLOV = gramlm.DenseSolver(), gramlm.KrylovSolver(capacity=40, block_size=2)
 
@@ -169,11 +170,6 @@ def test_solutions_keep_structure_dtype_and_cost(case):
 
 def signature(array):
     return np.shape(array), np.asarray(array).dtype
-
-
-def linear(z, args):
-    matrix, target = args
-    return matrix @ z - target
 
 
 def test_linear_least_squares_of_complex_numbers():

@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 
 import gramlm
-from support.problems import made_trial
+from support.problems import START, made_trial, rosenbrock
 
 LM = gramlm.LevenbergMarquardt
-START = jnp.asarray([-1.2, 1.0])
-
-
-def rosenbrock(t):
-    return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]])
 
 
 def attempted(cost, after, step=(1.0, 0.0), gain=None):
@@ -93,8 +88,7 @@ class Upwards(gramlm.Bold):
 def test_what_is_returned_is_the_best_of_a_walk_that_goes_up_and_down():
     # Steps that are far too long, in a valley.
     solver = LM(acceptance=Upwards(), damping=gramlm.Constant(1e-6), correction=None)
-    start = jnp.asarray([-1.2, 1.0])
-    solution = gramlm.solve(rosenbrock, start, solver=solver, max_steps=3, throw=False)
+    solution = gramlm.solve(rosenbrock, START, solver=solver, max_steps=3, throw=False)
     costs = solution.history.cost
     assert costs[1] > costs[0] or costs[2] > costs[1] or costs[3] > costs[2]
     np.testing.assert_allclose(solution.stats["cost"], jnp.min(costs), rtol=1e-9)
@@ -104,7 +98,7 @@ def test_what_is_returned_is_the_best_of_a_walk_that_goes_up_and_down():
 
 def test_in_a_loop_of_ones_own_the_best_point_is_at_hand():
     solver = LM(acceptance=Upwards(), damping=gramlm.Constant(1e-6), correction=None)
-    params = {"x": jnp.asarray([-1.2, 1.0])}
+    params = {"x": START}
 
     def residual(params):
         return rosenbrock(params["x"])

@@ -7,17 +7,13 @@ import pytest
 from scipy.optimize import least_squares, lsq_linear, nnls
 
 import gramlm
+from support.problems import START, linear, rosenbrock
 
 ENGINES = {
     "dense": (gramlm.DenseSolver(), gramlm.Form.auto),
     "krylov dual": (gramlm.KrylovSolver(), gramlm.Form.dual),
     "krylov normal": (gramlm.KrylovSolver(), gramlm.Form.normal),
 }
-
-
-def line(params, data):
-    design, y = data
-    return design @ params - y
 
 
 def bumps(n, p, dtype=jnp.float64):
@@ -35,7 +31,7 @@ def test_non_negative_least_squares(engine, n, p):
     linear_solver, form = ENGINES[engine]
     data = bumps(n, p)
     solver = gramlm.LevenbergMarquardt(linear_solver=linear_solver, form=form)
-    found = gramlm.solve(line, jnp.full(p, 0.1), data, lower=0.0, solver=solver)
+    found = gramlm.solve(linear, jnp.full(p, 0.1), data, lower=0.0, solver=solver)
     expected, distance = nnls(*map(np.asarray, data))
     np.testing.assert_allclose(found.stats["cost"], 0.5 * distance**2, rtol=1e-9)
     np.testing.assert_array_equal(np.asarray(found.value) == 0, expected == 0)
@@ -45,7 +41,7 @@ def test_non_negative_least_squares(engine, n, p):
 
 def test_single_precision():
     data = bumps(30, 12, jnp.float32)
-    found = gramlm.solve(line, jnp.full(12, 0.1, jnp.float32), data, lower=0.0)
+    found = gramlm.solve(linear, jnp.full(12, 0.1, jnp.float32), data, lower=0.0)
     distance = nnls(*map(np.asarray, data))[1]
     np.testing.assert_allclose(found.stats["cost"], 0.5 * distance**2, rtol=1e-4)
     assert found.value.dtype == jnp.float32
@@ -58,7 +54,7 @@ def test_random_boxes_around_random_lines(seed):
     lower = np.where(rng.random(8) < 0.3, -np.inf, -rng.random(8) * 0.3)
     upper = np.where(rng.random(8) < 0.3, np.inf, rng.random(8) * 0.3)
     found = gramlm.solve(
-        line, jnp.zeros(8), (jnp.asarray(design), jnp.asarray(y)),
+        linear, jnp.zeros(8), (jnp.asarray(design), jnp.asarray(y)),
         lower=jnp.asarray(lower), upper=jnp.asarray(upper),
     )  # fmt: skip
     expected = lsq_linear(design, y, (lower, upper), method="bvls", tol=1e-14)
@@ -101,10 +97,6 @@ def test_no_random_box_stalls_a_solve(bend):
     assert np.max(cosine) < 2e-7
 
 
-def rosenbrock(t):
-    return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]])
-
-
 @pytest.mark.parametrize(
     ("lower", "upper", "expected"),
     [
@@ -116,7 +108,7 @@ def rosenbrock(t):
 )
 def test_rosenbrock_in_boxes(lower, upper, expected):
     lower, upper = jnp.asarray(lower), jnp.asarray(upper)
-    start = jnp.clip(jnp.asarray([-1.2, 1.0]), lower, upper)
+    start = jnp.clip(START, lower, upper)
     found = gramlm.solve(rosenbrock, start, lower=lower, upper=upper)
     np.testing.assert_allclose(found.value, expected, atol=1e-8)
 
@@ -141,7 +133,7 @@ def test_parameters_with_one_value_stay_put():
     fixed = jnp.asarray([0.3, -jnp.inf, 0.2, -jnp.inf, -jnp.inf, 0.0])
     upper = jnp.where(jnp.isinf(fixed), jnp.inf, fixed)
     found = gramlm.solve(
-        line, jnp.where(jnp.isinf(fixed), 0.0, fixed), data, lower=fixed, upper=upper
+        linear, jnp.where(jnp.isinf(fixed), 0.0, fixed), data, lower=fixed, upper=upper
     )
     design, y = map(np.asarray, data)
     free = np.isinf(np.asarray(fixed))
@@ -180,8 +172,8 @@ def test_bounds_loss_and_weights_together_agree_with_scipy():
 
 
 def test_bounds_that_hold_nothing_change_nothing():
-    plain = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]))
-    boxed = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]), lower=-1e9, upper=1e9)
+    plain = gramlm.solve(rosenbrock, START)
+    boxed = gramlm.solve(rosenbrock, START, lower=-1e9, upper=1e9)
     # Two programs: near the root rounding decides on another step.
     assert abs(int(plain.stats["num_steps"]) - int(boxed.stats["num_steps"])) <= 1
     steps = slice(int(plain.stats["num_steps"]))
@@ -191,7 +183,7 @@ def test_bounds_that_hold_nothing_change_nothing():
 
 def test_a_start_outside_is_moved_with_a_warning():
     with pytest.warns(UserWarning, match="1 of the 2 parameters given are outside"):
-        found = gramlm.solve(rosenbrock, jnp.asarray([-1.2, 1.0]), lower=jnp.asarray([0.0, -1.0]))
+        found = gramlm.solve(rosenbrock, START, lower=jnp.asarray([0.0, -1.0]))
     np.testing.assert_allclose(found.value, [1, 1], atol=1e-8)
     np.testing.assert_allclose(found.history.cost[0], 0.5 * 101.0)
 

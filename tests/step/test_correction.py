@@ -10,7 +10,7 @@ import gramlm
 from gramlm._problem.residual.canonical import canonical
 from gramlm._step.anywhere import Unconstrained
 from gramlm._step.corrected import DampedSolve, stepper_of
-from support.problems import definite
+from support.problems import definite, rosenbrock
 
 LM = gramlm.LevenbergMarquardt
 LAMBDA = 0.3
@@ -86,13 +86,10 @@ def first_step(correction, residual, start, initial):
 
 @pytest.mark.parametrize("initial", [1e-3, 0.3])
 def test_a_corrected_step_never_costs_more_than_the_plain_one(initial):
-    def residual(t):
-        return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]])
-
     @eqx.filter_jit
     def both(start):
         pair = (None, gramlm.Geodesic())
-        return [first_step(correction, residual, start, initial)[1] for correction in pair]
+        return [first_step(correction, rosenbrock, start, initial)[1] for correction in pair]
 
     starts = jnp.asarray(np.random.default_rng(4).uniform(-2, 2, size=(40, 2)))
     plain, corrected = jax.vmap(both)(starts)

@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 import gramlm
-from support.problems import sine, sine_problem
+from support.problems import START, rosenbrock, sine, sine_problem
 
 LM = gramlm.LevenbergMarquardt
-START = jnp.asarray([-1.2, 1.0])
-
-
-def rosenbrock(t, args=None):
-    return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]])
 
 
 def cost(residual):

@@ -9,11 +9,10 @@ import lineax as lx
 import numpy as np
 
 import gramlm
-from support.problems import METRICS, dense
+from support.problems import F32, F64, METRICS, dense
 
 Form = gramlm.Form
 SOLVER = gramlm.KrylovSolver(block_size=4, recycle_block=8)
-F32, F64 = jnp.float32, jnp.float64
 CASES = {
     "wide": (20, 30, "identity", F64),
     "tall": (30, 20, "identity", F64),

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import gramlm
+from support.problems import F32, F64
 
-F32, F64 = jnp.float32, jnp.float64
 SHAPES = [(3, 7), (5, 5), (12, 4), (1, 1), (1, 6), (9, 1)]
 CASES = [(n, p, F64) for n, p in SHAPES] + [(n, p, F32) for n, p in ((3, 7), (12, 4))]
 EXTREME = {F64: 150, F32: 15}

@@ -17,8 +17,8 @@ from gramlm._step.rounding import Rounding
 from gramlm._step.state import Past, RuleStates
 from gramlm._step.stationarity import AbstractStationarity
 from gramlm._step.trial import FirstTrial, Trials, Tried
+from support.problems import F32, F64
 
-F32, F64 = jnp.float32, jnp.float64
 EPS = {F32: 2.0**-23, F64: 2.0**-52}
 
 

@@ -19,7 +19,27 @@ class Linearised(NamedTuple):
     jacobian: jax.Array
 
 
+F32, F64 = jnp.float32, jnp.float64
 SHAPES = {"wide": (5, 9), "square": (6, 6), "tall": (9, 5)}
+
+
+POLICIES = {
+    "keep": gramlm.Keep(),
+    "recompute": gramlm.Recompute(),
+    "blocks of 3": gramlm.RowBlocks(3),
+}
+START = jnp.asarray([-1.2, 1.0])
+
+
+def rosenbrock(t, args=None):
+    """Rosenbrock's valley, from `START` to (1, 1)."""
+    return jnp.stack([10 * (t[1] - t[0] ** 2), 1 - t[0]])
+
+
+def linear(params, args):
+    """`J θ − y`, of one program for all J of a shape."""
+    matrix, target = args
+    return matrix @ params - target
 
 
 def sine(params, args):
