@@ -60,7 +60,7 @@ def test_a_factor_multiplies_vectors_and_columns_by_its_matrix(name):
 @pytest.mark.parametrize("name", FACTORS)
 def test_a_diagonal_factor_knows_its_squares(name):
     factor, matrix = FACTORS[name]
-    assert factor.diagonal == (np.count_nonzero(matrix - np.diag(np.diagonal(matrix))) == 0)
+    assert factor.diagonal == (name in ("identity", "diagonal", "product"))
     assert factor.identity == (name == "identity")
     weights = jnp.asarray([1.0, 0.0, 3.0])
     if factor.diagonal:
@@ -70,6 +70,13 @@ def test_a_diagonal_factor_knows_its_squares(name):
     else:
         with pytest.raises(TypeError, match="diagonal"):
             factor.squares(weights)
+
+
+def test_only_an_operator_makes_other_rows():
+    assert {name: factor.new_rows for name, (factor, _) in FACTORS.items()} == {
+        **dict.fromkeys(FACTORS),
+        "operator": 2,
+    }
 
 
 def test_the_identity_is_nothing_in_a_product():

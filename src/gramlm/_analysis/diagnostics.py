@@ -19,7 +19,7 @@ from .._model.linearisation import AbstractLinearisation, MaterialisedLinearisat
 from .._model.matrix import jacobian_of, residual_function
 from .._model.whitened import WhitenedJacobian
 from .._model.whitening import Whitening
-from .._problem.residual.rows import RowResidual
+from .._problem.residual.base import AbstractResidual
 from .krylov import damped_forms, krylov_basis
 
 # Unit vectors, or data points, that an exact diagonal works on at a time.
@@ -325,8 +325,8 @@ def _gram_diagonal(at, metric, num_probes: int | None, key) -> Estimate:
     if isinstance(at, MaterialisedLinearisation):
         return _exact(_row_squares(jacobian.whitening.rows(at.jacobian)))
     function = residual_function(at)
-    if isinstance(function, RowResidual):
-        return _exact(_point_squares(function, at.params, jacobian.whitening))
+    if function is not None and function.cheap_rows:
+        return _exact(_each_row_squared(function, at.params, jacobian.whitening))
     return _exact(_squares(jacobian.times, jacobian.transposed, n, p, dtype))
 
 
@@ -364,21 +364,11 @@ def _squares(times, transposed, m: int, q: int, dtype) -> Float[Array, " m"]:
     return jax.lax.fori_loop(0, -(-q // count), add, jnp.zeros((m,), dtype))
 
 
-def _point_squares(function: RowResidual, params, whitening: Whitening) -> Float[Array, " n"]:
-    """Squared norms of the rows of `J L⁻ᵀ`, each data point on its own."""
-    squares, spec = [], function.params_spec
-    for f, data, m in zip(function.functions, function.datasets, function.sizes, strict=True):
-
-        def of_point(x, f=f, m=m):
-            one = jax.tree.map(lambda leaf: leaf[None], x)
-            point = RowResidual(
-                functions=(f,), datasets=(one,), params_spec=spec, sizes=(m,), size=m
-            )
-            return _row_squares(whitening.rows(point.value_and_jacobian(params)[1]))
-
-        batch = function.block_size or _AT_A_TIME
-        squares.append(jax.lax.map(of_point, data, batch_size=batch).reshape(-1))
-    return jnp.concatenate(squares)
+def _each_row_squared(
+    function: AbstractResidual, params: Float[Array, " p"], whitening: Whitening
+) -> Float[Array, " n"]:
+    """Squared norms of the rows of `J L⁻ᵀ`, some data points at a time."""
+    return function.map_rows(params, lambda rows: (_row_squares(whitening.rows(rows)),))[0]
 
 
 def _mean_square(product, size: int, dim: int, num_probes: int, key, dtype) -> Estimate:

@@ -50,3 +50,13 @@ def scattered_signs(size: int, dtype: Any) -> Float[Array, " size"]:
     hashed = (jnp.arange(size, dtype=jnp.uint32) + 1) * jnp.uint32(2654435761)
     hashed = (hashed ^ (hashed >> 15)) * jnp.uint32(2246822519)
     return jnp.where((hashed >> 16) & 1 == 1, 1, -1).astype(dtype)
+
+
+def as_array(leaf: Any) -> Any:
+    """A Python number as an array, so that its value is not compiled in; anything else as it is.
+
+    Weakly typed, as the number was: a float64 scale must not make float32 residuals float64.
+    """
+    if isinstance(leaf, bool) or not isinstance(leaf, int | float | complex):
+        return leaf
+    return jnp.asarray(leaf if isinstance(leaf, complex) else float(leaf))

@@ -14,7 +14,6 @@ from .._core.costs import ProductCosts
 from .._model.linearisation import AbstractLinearisation
 from .._model.memory import AbstractMemoryPolicy, RowBlocks
 from .._problem.residual.base import AbstractResidual
-from .._problem.residual.rows import RowResidual
 
 # Vectors in the block whose time is compared with that of one.
 _BLOCK = 8
@@ -44,7 +43,7 @@ def measured(
         found = {}
     case = (function.size, params.size, params.dtype.name)
     if case not in found:
-        if isinstance(function, RowResidual) and isinstance(memory, RowBlocks):
+        if function.cheap_rows and isinstance(memory, RowBlocks):
             found[case] = _of_rows(memory.block_size, function, params)
         else:
             at = _linearised(memory, function, params)
@@ -53,7 +52,9 @@ def measured(
     return found[case]
 
 
-def _of_rows(block_size: int, function: RowResidual, params: Float[Array, " p"]) -> ProductCosts:
+def _of_rows(
+    block_size: int, function: AbstractResidual, params: Float[Array, " p"]
+) -> ProductCosts:
     sample = function.sample(_SAMPLE)
     assembled = _linearised(RowBlocks(block_size), sample, params)
     differentiated = _linearised(RowBlocks(block_size, assemble=False), sample, params)

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, Int
 
 from .._core.reductions import column_sum_squares, matmul, times_transpose
 from .._problem.residual.base import AbstractResidual
-from .._problem.residual.rows import RowResidual
 
 
 class AbstractLinearisation(eqx.Module):
@@ -155,7 +154,7 @@ class RowLinearisation(AbstractDifferentiatedLinearisation):
     multiplied by differentiation.
     """
 
-    function: RowResidual
+    function: AbstractResidual
     params: Float[Array, " p"]
     residual: Float[Array, " n"]
 

@@ -15,7 +15,6 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._problem.residual.base import AbstractResidual
-from .._problem.residual.rows import RowResidual
 from .linearisation import (
     AbstractLinearisation,
     MaterialisedLinearisation,
@@ -61,7 +60,7 @@ class Materialise(AbstractMemoryPolicy):
 
     def prepare(self, function: AbstractResidual) -> AbstractResidual:
         # The residual, too, may hold as much as J for each evaluation of all points at once.
-        return function.in_blocks(_POINTS) if isinstance(function, RowResidual) else function
+        return function.by_points(_POINTS)
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
         residual, jacobian = function.value_and_jacobian(params)
@@ -100,7 +99,7 @@ class RowBlocks(AbstractMemoryPolicy):
         return function.in_blocks(self.block_size, self.assemble)
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
-        if isinstance(function, RowResidual) and self.assemble:
+        if function.cheap_rows and self.assemble:
             at = RowLinearisation(function=function, params=params, residual=function(params))
             return at, 0
         return _recomputed(function, params), 0

@@ -135,6 +135,10 @@ class BlockFactor(AbstractMixingFactor):
     unit: Float[Array, " n"]
     segments: tuple[AbstractSegment, ...]
 
+    @property
+    def new_rows(self) -> None:
+        return None
+
     def times(self, x: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         def scaled(values: Float[Array, " n"], x: Array) -> Array:
             return (values if x.ndim == 1 else values[:, None]) * x

@@ -6,11 +6,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from .._core.arrays import as_array
 from .._core.free import frozen
-from .loss import L1, AbstractLoss, AbstractScaledLoss, PerBlock
+from .loss import AbstractLoss, known
 from .weights import AbstractWeighting
 
 
@@ -92,10 +92,14 @@ class Problem(eqx.Module):
     def with_arrays(self) -> "Problem":
         """The same with arrays for Python numbers, so that other values are the same program."""
         parts = {
-            name: jax.tree.map(_as_array, getattr(self, name))
+            name: jax.tree.map(as_array, getattr(self, name))
             for name in ("weights", "lower", "upper")
         }
-        loss = jax.tree.map(_with_arrays, self.loss, is_leaf=_is_loss)
+        loss = jax.tree.map(
+            lambda leaf: known(leaf).with_arrays() if _is_loss(leaf) else leaf,
+            self.loss,
+            is_leaf=_is_loss,
+        )
         return dataclasses.replace(self, loss=loss, **parts)
 
     def __call__(self, *args: Any) -> Any:
@@ -113,22 +117,8 @@ def with_arrays(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
     return residual_fn.with_arrays() if isinstance(residual_fn, Problem) else residual_fn
 
 
-def _with_arrays(loss: Any) -> Any:
-    # One of the user's may do with its numbers what only Python's can.
-    ours = loss.loss if isinstance(loss, PerBlock) else loss
-    known = isinstance(ours, AbstractScaledLoss | L1)
-    return jax.tree.map(_as_array, loss) if known else loss
-
-
 def _is_loss(leaf: Any) -> bool:
     return isinstance(leaf, AbstractLoss)
-
-
-def _as_array(leaf: Any) -> Any:
-    # Weakly typed, as the numbers were: a float64 scale must not make float32 residuals float64.
-    if isinstance(leaf, bool) or not isinstance(leaf, int | float | complex):
-        return leaf
-    return jnp.asarray(leaf if isinstance(leaf, complex) else float(leaf))
 
 
 def free_of(residual_fn: Callable[..., Any]) -> PyTree:

@@ -26,6 +26,11 @@ class AbstractRowFactor(eqx.Module):
     def diagonal(self) -> bool:
         """Whether L is diagonal."""
 
+    @property
+    @abc.abstractmethod
+    def new_rows(self) -> int | None:
+        """m, where its rows are others than those of the residual; None where they are the same."""
+
     @abc.abstractmethod
     def times(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
         """`L x` for one vector, or for the columns of a matrix."""
@@ -58,6 +63,10 @@ class Unweighted(AbstractRowFactor):
     def diagonal(self) -> bool:
         return True
 
+    @property
+    def new_rows(self) -> None:
+        return None
+
     def times(self, x: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         return x
 
@@ -86,6 +95,10 @@ class DiagonalFactor(AbstractRowFactor):
     @property
     def diagonal(self) -> bool:
         return True
+
+    @property
+    def new_rows(self) -> None:
+        return None
 
     def times(self, x: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         values = self.values if x.ndim == 1 else self.values[:, None]
@@ -134,6 +147,10 @@ class InverseTriangle(AbstractMixingFactor):
 
     triangle: Float[Array, "n n"]
 
+    @property
+    def new_rows(self) -> None:
+        return None
+
     def times(self, x: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         return jsl.solve_triangular(self.triangle, x, lower=True)
 
@@ -145,6 +162,10 @@ class OperatorFactor(AbstractMixingFactor):
     """Any lineax operator."""
 
     operator: lx.AbstractLinearOperator
+
+    @property
+    def new_rows(self) -> int:
+        return self.operator.out_size()
 
     def times(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
         return _columns(self.operator, x)
@@ -170,6 +191,10 @@ class ProductFactor(AbstractRowFactor):
     @property
     def diagonal(self) -> bool:
         return self.left.diagonal and self.right.diagonal
+
+    @property
+    def new_rows(self) -> int | None:
+        return self.right.new_rows if self.left.new_rows is None else self.left.new_rows
 
     def times(self, x: Float[Array, "n *k"]) -> Float[Array, "m *k"]:
         return self.left.times(self.right.times(x))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._core.arrays import safe_divide
 from .._core.reductions import dot, sum_squares
-from .loss import AbstractLoss, AbstractScaledLoss, PerBlock, slopes
+from .loss import AbstractKnownLoss, slopes
 
 # Of the curvature ρ′ that a loss has at 0, at least this part is kept along r, where Newton's
 # would be less or negative. Eight regressions with outliers and soft L1 took 249 Jacobians with 1,
@@ -162,7 +162,7 @@ class LossSegment(AbstractSegment):
     start: int = eqx.field(static=True)
     stop: int = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
-    loss: AbstractLoss
+    loss: AbstractKnownLoss
     unit: Float[Array, ""] | None = None
 
     def cost(self, residual: Float[Array, " n"]) -> Float[Array, ""]:
@@ -172,10 +172,8 @@ class LossSegment(AbstractSegment):
         return 0.5 * jnp.sum(self._rho(before) - self._rho(after))
 
     def divided(self, scale: Float[Array, ""]) -> "LossSegment":
-        loss = _divided(self.loss, scale)
-        if loss is not None:
-            return dataclasses.replace(self, loss=loss)
-        return dataclasses.replace(self, unit=scale)
+        loss, unit = self.loss.divided(scale)
+        return dataclasses.replace(self, loss=loss, unit=unit)
 
     def correction(self, residual: Float[Array, " n"]) -> Correction:
         slope, newton = self._newton(residual)
@@ -212,14 +210,3 @@ class LossSegment(AbstractSegment):
         _, slope, curvature = slopes(self.loss, squares)
         slope = jnp.maximum(slope, 0)
         return slope, 1 + 2 * safe_divide(squares * curvature, slope)
-
-
-def _divided(loss: AbstractLoss, scale: Float[Array, ""]) -> AbstractLoss | None:
-    """The loss of residuals divided by a number, where that is a loss of its kind."""
-    if isinstance(loss, PerBlock):
-        inner = _divided(loss.loss, scale)
-        return None if inner is None else dataclasses.replace(loss, loss=inner)
-    if isinstance(loss, AbstractScaledLoss):
-        # By the scale, as the squares of what was divided may leave the range of exponents.
-        return dataclasses.replace(loss, scale=jnp.asarray(loss.scale, scale.dtype) / scale)
-    return None

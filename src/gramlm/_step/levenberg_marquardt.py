@@ -34,7 +34,6 @@ from .._model.memory import AbstractMemoryPolicy
 from .._model.metric import AbstractMetric, PowerMetric
 from .._problem.build import flat_problem
 from .._problem.flat import FlatProblem
-from .._problem.residual.rows import RowResidual
 from .corrected import stepper_of
 from .info import StepInfo
 from .phases import Linearised, concluded, linearised
@@ -216,7 +215,7 @@ class LevenbergMarquardt(eqx.Module):
             residuals=function.size,
             params=flat.size,
             itemsize=flat.dtype.itemsize,
-            cheap_rows=isinstance(function, RowResidual),
+            cheap_rows=function.cheap_rows,
             accelerator=jax.default_backend() != "cpu",
             memory_limit=self.memory_limit,
             bounded=problem.box.bounded,

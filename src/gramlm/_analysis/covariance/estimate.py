@@ -22,7 +22,6 @@ from ..._model.model import Model
 from ..._problem.build import flat_problem
 from ..._problem.flat import FlatProblem
 from ..._problem.problem import Problem
-from ..._problem.residual.rows import RowResidual
 from ..krylov import krylov_basis
 from .base import AbstractCovariance
 from .factored import (
@@ -309,11 +308,12 @@ def _model(
     if memory is not None:
         return model_at(problem, flat, memory)
     at = model_at(problem, flat, Recompute()).at  # for its shapes: nothing of it is computed
+    function = residual_function(at)
     size = ProblemSize(
         residuals=at.num_residuals,
         params=flat.size,
         itemsize=flat.dtype.itemsize,
-        cheap_rows=isinstance(residual_function(at), RowResidual),
+        cheap_rows=function is not None and function.cheap_rows,
         accelerator=jax.default_backend() != "cpu",
         memory_limit=_MEMORY_LIMIT,
     )

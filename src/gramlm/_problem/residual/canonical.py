@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..._core.checks import described
-from ..._core.flatten import FlatSpec, as_parameters, dtypes_of, flatten_residual
+from ..._core.flatten import FlatSpec, as_parameters
 from .base import AbstractResidual
-from .declared import Rows
+from .declared import AbstractDeclaration
+from .outputs import check_values, of_dtype, output_spec
 from .plain import PlainResidual
-from .rows import RowResidual
 
 
 def canonical(
@@ -32,60 +32,35 @@ def canonical(
     not non-empty pytrees of real or complex arrays of one precision.
     """
     params_spec, flat = as_parameters(params, free)
-    if isinstance(residual_fn, Rows):
-        if has_aux:
-            raise ValueError("`has_aux=True` does not go with `Rows`: its rows have no aux.")
-        datasets = jax.tree.map(jnp.asarray, residual_fn.datasets(args))
-        sizes = tuple(
-            _point_size(function, data, params_spec, flat)
-            for function, data in zip(residual_fn.functions, datasets, strict=True)
-        )
-        counts = [jax.tree.leaves(data)[0].shape[0] for data in datasets]
-        size = sum(m * count for m, count in zip(sizes, counts, strict=True))
-        rows = RowResidual(
-            functions=residual_fn.functions,
-            datasets=datasets,
-            params_spec=params_spec,
-            sizes=sizes,
-            size=size,
-        )
-        return rows, flat
-    function = _without_aux(residual_fn, args, has_aux)
-    structure = _shape_of(function, params_spec, flat)
-    plain = PlainResidual(function=function, params_spec=params_spec, size=structure.shape[0])
-    return plain, flat
+    return declaration_of(residual_fn).residual(params_spec, flat, args, has_aux), flat
 
 
-def residual_structure(residual: AbstractResidual, params: Float[Array, " p"]) -> PyTree:
-    """What the residual function returns, as shapes and dtypes; of `Rows` an array a function."""
-    if isinstance(residual, RowResidual):
-        pairs = zip(residual.functions, residual.datasets, strict=True)
-        blocks = tuple(
-            jax.eval_shape(
-                lambda vector, x, f=function: jax.vmap(f, in_axes=(None, 0))(
-                    residual.params_spec.unflatten(vector), x
-                ),
-                params,
-                data,
-            )
-            for function, data in pairs
-        )
-        return blocks[0] if len(blocks) == 1 else blocks
-    assert isinstance(residual, PlainResidual)
-    return jax.eval_shape(
-        lambda vector: jax.tree.map(
-            jnp.asarray, residual.function(residual.params_spec.unflatten(vector))
-        ),
-        params,
-    )
+def declaration_of(function: Callable[..., Any]) -> AbstractDeclaration:
+    """A declaration as it is, and any other function as one of which nothing is known."""
+    return function if isinstance(function, AbstractDeclaration) else Function(function)
 
 
-def flatten_output(residual: AbstractResidual, output: PyTree) -> Float[Array, " n"]:
-    """A pytree like that of `residual_structure`, in the order of the flat residual."""
-    if not isinstance(residual, RowResidual):
-        return flatten_residual(output)
-    blocks = (output,) if len(residual.functions) == 1 else output
-    return jnp.concatenate([jax.vmap(flatten_residual)(block).reshape(-1) for block in blocks])
+class Function(AbstractDeclaration):
+    """Any function of the parameters, or of these and the arguments."""
+
+    function: Callable[..., Any]
+
+    def residual(
+        self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree, has_aux: bool
+    ) -> PlainResidual:
+        bound = bind_args(self.function, args)
+        function = _FirstOutput(bound) if has_aux else bound
+        size = _size_of(function, params_spec, params)
+        return PlainResidual(function=function, params_spec=params_spec, size=size)
+
+    def values(
+        self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree
+    ) -> PlainResidual:
+        bound = _Bound(self.function, args, accepts=args is not None)
+        output = jax.eval_shape(lambda q: bound(params_spec.unflatten(q)), params)
+        check_values(output, params.dtype)
+        size = output_spec(output).size
+        return PlainResidual(function=bound, params_spec=params_spec, size=size)
 
 
 def bind_args(residual_fn: Callable[..., Any], args: PyTree) -> Callable[[PyTree], Any]:
@@ -134,11 +109,6 @@ def split_aux(output: Any) -> tuple[Any, Any]:
     return output
 
 
-def _without_aux(residual_fn, args, has_aux: bool) -> Callable[[PyTree], Any]:
-    bound = bind_args(residual_fn, args)
-    return _FirstOutput(bound) if has_aux else bound
-
-
 def _accepts_args(function: Callable[..., Any], args: PyTree) -> bool:
     """Whether to call `function(params, args)`. A default of its own is left alone without args."""
     try:
@@ -154,8 +124,10 @@ def _accepts_args(function: Callable[..., Any], args: PyTree) -> bool:
     return args is not None or positional[1].default is inspect.Parameter.empty
 
 
-def _shape_of(function, params_spec: FlatSpec, flat) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of the flat residual; says what is wrong with it if anything is."""
+def _size_of(
+    function: Callable[[PyTree], Any], params_spec: FlatSpec, params: Float[Array, " p"]
+) -> int:
+    """n, the length of the flat residual; says what is wrong with it if anything is."""
 
     def evaluate(vector):
         output = function(params_spec.unflatten(vector))
@@ -165,26 +137,6 @@ def _shape_of(function, params_spec: FlatSpec, flat) -> jax.ShapeDtypeStruct:
                 "`residual_fn` returned a scalar. It must return the residuals themselves, whose "
                 "squares are summed here, not their sum; a single residual has the shape (1,)."
             )
-        return _of_dtype(vector.dtype, output, "`residual_fn`")
+        return of_dtype(vector.dtype, output, "`residual_fn`")
 
-    return jax.eval_shape(evaluate, flat)
-
-
-def _point_size(function, data, params_spec, flat) -> int:
-    point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
-
-    def evaluate(vector, x):
-        output = function(params_spec.unflatten(vector), x)
-        return _of_dtype(vector.dtype, output, "A function of `Rows`")
-
-    return jax.eval_shape(evaluate, flat, point).shape[0]
-
-
-def _of_dtype(dtype: Any, output: PyTree, name: str) -> Float[Array, " n"]:
-    residual = flatten_residual(output)
-    if residual.dtype != dtype:
-        raise TypeError(
-            f"{name} returned {dtypes_of(output)} residuals for {dtype} parameters. Cast the data "
-            "or the parameters, so that both are of one precision."
-        )
-    return residual
+    return jax.eval_shape(evaluate, params).shape[0]

@@ -1,17 +1,39 @@
-"""The declaration of a residual by rows."""
+"""The declaration of a residual: by rows, or whatever else knows its canonical form."""
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..._core.checks import described
+from ..._core.flatten import FlatSpec
+from .base import AbstractResidual
+from .batches import count_of
+from .outputs import check_values, of_dtype
+from .rows import RowResidual
 
 
-class Rows(eqx.Module):
+class AbstractDeclaration(eqx.Module):
+    """A function `params, args -> residuals` that knows its canonical form."""
+
+    @abc.abstractmethod
+    def residual(
+        self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree, has_aux: bool
+    ) -> AbstractResidual:
+        """The residual as a function of a flat vector; raises if it is none."""
+
+    @abc.abstractmethod
+    def values(
+        self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree
+    ) -> AbstractResidual:
+        """The same for what is no residual but any function of the parameters."""
+
+
+class Rows(AbstractDeclaration):
     """Declares a residual whose rows are a function of one data point each.
 
     `Rows(f)` is the residual function `(params, data) -> vmap(f)(params, data)`: `data` is a
@@ -67,6 +89,31 @@ class Rows(eqx.Module):
         )
         return blocks[0] if len(blocks) == 1 else blocks
 
+    def residual(
+        self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree, has_aux: bool
+    ) -> RowResidual:
+        if has_aux:
+            raise ValueError("`has_aux=True` does not go with `Rows`: its rows have no aux.")
+        datasets = jax.tree.map(jnp.asarray, self.datasets(args))
+        sizes = tuple(
+            _point_size(function, data, params_spec, params)
+            for function, data in zip(self.functions, datasets, strict=True)
+        )
+        return RowResidual(
+            functions=self.functions,
+            datasets=datasets,
+            params_spec=params_spec,
+            sizes=sizes,
+            size=sum(m * count_of(data) for m, data in zip(sizes, datasets, strict=True)),
+        )
+
+    def values(
+        self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree
+    ) -> RowResidual:
+        residual = self.residual(params_spec, params, args, has_aux=False)
+        check_values(residual.structure(params), params.dtype)
+        return residual
+
     def datasets(self, args: PyTree) -> tuple[PyTree, ...]:
         """`args` as one data set a function, checked."""
         if len(self.functions) == 1:
@@ -95,3 +142,16 @@ def _check_dataset(data: PyTree, index: int) -> None:
             f"{name} must have one leading axis, of at least one point, common to all its "
             f"arrays; got shapes {shapes}."
         )
+
+
+def _point_size(
+    function: Callable[..., Any], data: PyTree, params_spec: FlatSpec, params: Float[Array, " p"]
+) -> int:
+    """m, the residuals of one point."""
+    point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), data)
+
+    def evaluate(vector, x):
+        output = function(params_spec.unflatten(vector), x)
+        return of_dtype(vector.dtype, output, "A function of `Rows`")
+
+    return jax.eval_shape(evaluate, params, point).shape[0]

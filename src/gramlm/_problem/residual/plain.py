@@ -7,11 +7,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._core.arrays import map_blocks, unit_rows
 from ..._core.flatten import FlatSpec, flatten_residual
-from .base import AbstractResidual
+from .base import AbstractResidual, Reduce, Reduced
+from .outputs import Part, output_spec
 
 # Rows of the Jacobian assembled at a time, unless a memory policy says otherwise. Each of them
 # differentiates the whole data set: all 1020 rows of a small Poisson problem at once took 7.9 GB
@@ -28,6 +30,10 @@ class PlainResidual(AbstractResidual):
     scale: Float[Array, ""] | None = None
     block_size: int | None = eqx.field(static=True, default=None)
 
+    @property
+    def cheap_rows(self) -> bool:
+        return False
+
     def __call__(self, params: Float[Array, " p"]) -> Float[Array, " n"]:
         residual = flatten_residual(self.function(self.params_spec.unflatten(params)))
         if residual.shape != (self.size,):
@@ -36,6 +42,21 @@ class PlainResidual(AbstractResidual):
                 f"{self.size} before. Its size must not change within a solve."
             )
         return residual if self.scale is None else residual / self.scale
+
+    def structure(self, params: Float[Array, " p"]) -> PyTree:
+        return jax.eval_shape(
+            lambda q: jax.tree.map(jnp.asarray, self.function(self.params_spec.unflatten(q))),
+            params,
+        )
+
+    def flatten_output(self, output: PyTree) -> Float[Array, " n"]:
+        return flatten_residual(output)
+
+    def unflatten_output(self, vector: Float[Array, " n"], params: Float[Array, " p"]) -> PyTree:
+        return output_spec(self.structure(params)).unflatten(vector)
+
+    def parts(self, params: Float[Array, " p"]) -> tuple[PyTree[Part], str]:
+        return jax.tree.map(Part.of, self.structure(params)), "the residual"
 
     def value_and_jacobian(self, params: Float[Array, " p"]):
         if self.block_size is None:
@@ -70,10 +91,32 @@ class PlainResidual(AbstractResidual):
     def assembly_products(self) -> int:
         return min(self.size, self.num_params)
 
+    def triangle(self, params: Float[Array, " p"]) -> Float[Array, "m p"]:
+        return jnp.linalg.qr(self.value_and_jacobian(params)[1], mode="r")
+
+    def map_rows(self, params: Float[Array, " p"], reduce: Reduce) -> Reduced:
+        n = self.size
+        if n > self.num_params:
+            return reduce(self.value_and_jacobian(params)[1])
+        pull = jax.vmap(lambda u, vjp=jax.vjp(self, params)[1]: vjp(u)[0])
+        count = min(self.block_size or _ROWS_AT_A_TIME, n)
+
+        def block(start):
+            return jnp.stack(reduce(pull(unit_rows(start, count, n, params.dtype))), axis=1)
+
+        return tuple(map_blocks(block, n, count).T)
+
     def sum_squared_rows(
         self, params: Float[Array, " p"], weights: Float[Array, " n"] | None = None
     ) -> None:
         return None
+
+    def rows_times(self, params: Float[Array, " p"], v: Float[Array, "k p"]) -> Float[Array, "k n"]:
+        return jax.vmap(lambda x: jax.jvp(self, (params,), (x,))[1])(v)
+
+    def times_rows(self, params: Float[Array, " p"], u: Float[Array, "k n"]) -> Float[Array, "k p"]:
+        vjp = jax.vjp(self, params)[1]
+        return jax.vmap(lambda x: vjp(x)[0])(u)
 
     def divided(self, scale: Float[Array, ""]) -> "PlainResidual":
         return dataclasses.replace(self, scale=scale)
@@ -82,6 +125,12 @@ class PlainResidual(AbstractResidual):
         return dataclasses.replace(
             self, function=_Checkpointed(self.function), block_size=block_size
         )
+
+    def by_points(self, count: int) -> "PlainResidual":
+        return self
+
+    def sample(self, count: int) -> "PlainResidual":
+        return self
 
 
 class _Checkpointed(eqx.Module):
