@@ -289,3 +289,22 @@ def test_the_normal_form_is_as_accurate_as_least_squares_by_qr(b, rng):
     assert qr <= found <= (2e-3 if b == "generic" else 0.1)
     assert normal > 0.2
     assert case.missed(squared, damping) > 1e-5
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40)])
+def test_a_basis_with_room_for_the_whole_space_solves_any_right_hand_side(shape, rng):
+    """Blocks that bring no more than one new vector use up no more room than for that."""
+    n = shape[0]
+    solver = gramlm.KrylovSolver(block_size=16, recycle_block=0)
+    # Four distinct eigenvalues: after four blocks only the residual of a new one is new.
+    u, v = (np.linalg.qr(rng.normal(size=(size, 40)))[0] for size in shape)
+    jacobian = u * np.repeat([1.0, 0.5, 0.2, 0.1], 10) @ v.T
+    case, work = Case.from_arrays(jacobian, rng.normal(size=n), solver=solver), None
+    for _ in range(6):
+        rhs = rng.normal(size=n)
+        step = case.solve(1e-6, 1e-6, rhs=rhs, work=work)
+        work = step.work
+        assert step.solved
+        assert case.missed(step.step, 1e-6, rhs=rhs) <= 1e-12
+        assert work.space.count <= 40
+    assert work.space.count == 40

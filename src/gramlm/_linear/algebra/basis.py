@@ -21,6 +21,10 @@ from ..._core.reductions import all_finite, matmul, times_transpose
 # About as many vectors of a basis are worked on at a time, and none where there are none yet.
 _PART = 256
 
+# A basis of no more numbers than these, 8 MB in float64, is worked on as a whole, used or not: it
+# takes no time, and a loop less is compiled. Arbitrary.
+_SMALL = 2**20
+
 # Of its squared length a direction that is new keeps at least this part where it is projected once
 # more.
 KEPT = 0.25
@@ -37,14 +41,14 @@ class Subspace(eqx.Module):
     """Z, K Z and Z K Zᵀ, in arrays with room for `capacity` vectors; unused rows are zero.
 
     Of the symmetric `projected` only the lower triangle is filled. `count` rows are in use, of
-    which `rank` are not zero.
+    which `newest` were added last.
     """
 
     vectors: Float[Array, "k m"]
     images: Float[Array, "k m"]
     projected: Float[Array, "k k"]
     count: Int[Array, ""]
-    rank: Int[Array, ""]
+    newest: Int[Array, ""]
 
     @classmethod
     def empty(cls, capacity: int, like: Float[Array, " m"]) -> "Subspace":
@@ -80,23 +84,25 @@ class Subspace(eqx.Module):
         return combined(y, self.images, self.count)
 
     def last_images(self, size: int) -> Float[Array, "size m"]:
-        """`K z` for the `size` vectors z that were added last."""
-        zero = jnp.zeros((), self.count.dtype)
-        return jax.lax.dynamic_slice(
-            self.images, (self.count - size, zero), (size, self.images.shape[1])
-        )
+        """`K z` for at most `size` vectors z, those that were added last; after zero rows."""
+        wanted = jnp.minimum(self.newest, size)
+        images = jax.lax.dynamic_slice_in_dim(self.images, self.count - wanted, size)
+        return jnp.roll(images, size - wanted, axis=0)
 
     def extended(
         self,
         candidates: Float[Array, "b m"],
         multiply: Callable[[Float[Array, "b m"]], Float[Array, "b m"]],
     ) -> "Subspace":
-        """With b more vectors, that span the candidates' part outside, and their products.
+        """With at most b more vectors, that span the candidates' part outside, and their products.
 
-        The caller sees to it that there is room: `count + b ≤ capacity` and `≤ m`.
+        The caller sees to it that there is room: `count + b ≤ capacity`.
         """
         size = candidates.shape[0]
         added = self._orthonormalised(candidates)
+        newest = jnp.sum(jnp.any(added != 0, axis=1), dtype=jnp.int32)
+        # Zero rows go to the end, where the next vectors will be.
+        added = jnp.roll(added, newest, axis=0)
         images = multiply(added)
         here = (self.count, jnp.zeros((), self.count.dtype))
         vectors = jax.lax.dynamic_update_slice(self.vectors, added, here)
@@ -113,8 +119,8 @@ class Subspace(eqx.Module):
             vectors=vectors,
             images=jax.lax.dynamic_update_slice(self.images, images, here),
             projected=projected,
-            count=self.count + size,
-            rank=self.rank + jnp.sum(jnp.any(added != 0, axis=1), dtype=jnp.int32),
+            count=self.count + newest,
+            newest=newest,
         )
 
     def _orthonormalised(self, candidates: Float[Array, "b m"]) -> Float[Array, "b m"]:
@@ -175,6 +181,8 @@ def _over_used(
 
     The last part may reach beyond them, where the vectors are zero.
     """
+    if vectors.size <= _SMALL:
+        return body(jnp.zeros((), count.dtype), init, vectors)
     capacity = vectors.shape[0]
     part = next((c for c in range(_PART, _PART // 4, -1) if capacity % c == 0), capacity)
 
@@ -257,8 +265,8 @@ class DampedSubspace(eqx.Module):
         return cls(factor, damping)
 
     def grown(self, space: Subspace, size: int) -> "DampedSubspace":
-        """The factor after `size` vectors were added to the basis: k²·size operations."""
-        start = space.count - size
+        """The factor after at most `size` vectors were added to the basis: k²·size operations."""
+        start = space.count - space.newest
         zero = jnp.zeros((), start.dtype)
         rows = jax.lax.dynamic_slice(space.projected, (start, zero), (size, space.capacity))
         corner = jax.lax.dynamic_slice(rows, (zero, start), (size, size))

@@ -31,26 +31,28 @@ class BlockSizes:
     """Room for vectors, vectors in a block, and recycled vectors taken in at a time.
 
     With 0 of these nothing is recycled, and fewer than that many come in blocks of `block`.
+    `fills`: whether there is room for a basis of the whole space.
     """
 
     capacity: int
     block: int
     recycled: int
+    fills: bool
 
     @classmethod
     def within(cls, length: int, capacity: int, block: int, recycled: int) -> "BlockSizes":
         """As asked for, as far as vectors of this length allow; whole blocks."""
-        block = min(block, length)
-        # Candidates that lie inside of the basis leave zero rows: spare room for these, where it
-        # is the length that limits.
-        capacity = max(capacity, block) if capacity < length else length + 2 * block
+        block, fills = min(block, length), capacity >= length
+        # The last block of a basis of the whole space may bring a single vector.
+        capacity = length + block - 1 if fills else max(capacity, block)
         capacity = -(-capacity // block) * block
         room = max(int(_RECYCLED_PART * capacity), 1)
-        return cls(capacity, block, min(recycled, room))
+        return cls(capacity, block, min(recycled, room, length), fills)
 
     def for_range(self, length: int) -> "BlockSizes":
         """With blocks that may have independent images of this length."""
-        return BlockSizes(self.capacity, min(self.block, length), min(self.recycled, length))
+        block, recycled = min(self.block, length), min(self.recycled, length)
+        return BlockSizes(self.capacity, block, recycled, self.fills)
 
     @property
     def recycled_room(self) -> int:
@@ -195,7 +197,7 @@ def grown(
         # The first rows are the least significant ones of an orthonormalised block. Where fewer
         # directions are left than it has rows, they stay out.
         size = block.shape[0]
-        first = jnp.clip(size - (m - it.space.rank), 0, size - 1)
+        first = jnp.clip(size - (m - it.space.count), 0, size - 1)
         block = jnp.where(jnp.arange(size)[:, None] < first, 0, block)
         return block.at[first].set(it.last.rho)
 
@@ -227,7 +229,10 @@ def grown(
         return recycled.count - it.taken > _FILLED_PART * sizes.recycled
 
     def unfinished(it: _Growth):
-        return ~it.last.meets(tolerance) & (it.space.count + sizes.block <= it.space.capacity)
+        room = (it.space.count + sizes.block <= it.space.capacity) & (it.space.count < m)
+        # Where not even the residual is new, what is left of it is rounding.
+        new = (it.space.newest > 0) | (it.passes == 0) | (it.taken < recycled.count)
+        return ~it.last.meets(tolerance) & room & new
 
     def advance(it: _Growth) -> _Growth:
         if sizes.recycled <= sizes.block:

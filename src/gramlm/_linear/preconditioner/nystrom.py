@@ -77,10 +77,10 @@ class Nystrom(AbstractPreconditioner[SpectralApproximation]):
 
         def unfinished(sketch: _Sketch):
             coarse = sketch.approximation.remainder > self.fraction * damping
-            return (sketch.space.count < rank) & ((sketch.space.count == 0) | coarse)
+            return (sketch.drawn < rank) & ((sketch.drawn == 0) | coarse)
 
         def grow(sketch: _Sketch) -> _Sketch:
-            start = sketch.space.count
+            start = sketch.drawn
             old = jax.lax.dynamic_slice(
                 candidates, (start, jnp.zeros_like(start)), (block, system.size)
             )
@@ -90,12 +90,14 @@ class Nystrom(AbstractPreconditioner[SpectralApproximation]):
             wanted = jnp.where(jnp.any(old != 0, axis=1, keepdims=True), old, signs)
             space = sketch.space.extended(wanted, system.multiply_block)
             factor, _, shift = nystrom(space.vectors, space.images)
-            return _Sketch(space, SpectralApproximation.of_factor(factor, rank, shift=shift))
+            approximation = SpectralApproximation.of_factor(factor, rank, shift=shift)
+            return _Sketch(space, start + block, approximation)
 
         like = jnp.zeros((system.size,), system.dtype)
-        start = _Sketch(Subspace.empty(rank, like), SpectralApproximation.empty(rank, like))
+        none = jnp.zeros((), jnp.int32)
+        start = _Sketch(Subspace.empty(rank, like), none, SpectralApproximation.empty(rank, like))
         end = jax.lax.while_loop(unfinished, grow, start)
-        return end.approximation, 2 * end.space.count
+        return end.approximation, 2 * end.drawn
 
     def at(
         self, system: UndampedSystem, damping: Float[Array, ""], state: SpectralApproximation
@@ -110,6 +112,7 @@ class Nystrom(AbstractPreconditioner[SpectralApproximation]):
 
 class _Sketch(NamedTuple):
     space: Subspace
+    drawn: Int[Array, ""]  # test vectors so far
     approximation: SpectralApproximation
 
 

@@ -43,8 +43,8 @@ class TallSubspace(eqx.Module):
         return self.params.count
 
     @property
-    def rank(self) -> Int[Array, ""]:
-        return self.params.rank
+    def newest(self) -> Int[Array, ""]:
+        return self.params.newest
 
     @property
     def capacity(self) -> int:
@@ -67,7 +67,7 @@ class TallSubspace(eqx.Module):
         return combined(matmul(self.triangle, y), self.left, self.count)
 
     def extended(self, candidates: Float[Array, "b p"], forward, backward) -> "TallSubspace":
-        """With b more vectors; `forward` and `backward` multiply blocks by Aᵀ and A."""
+        """With at most b more vectors; `forward` and `backward` multiply blocks by Aᵀ and A."""
         images = []
 
         def multiply(added):
@@ -79,7 +79,9 @@ class TallSubspace(eqx.Module):
         # U has to span all of the image, however small a part is, so that its rank is not judged;
         # what is arbitrary about Householder's Q may lie inside of U, and is dropped.
         added = jnp.linalg.qr(outside(image, self.left, self.count).T)[0].T
+        added = jnp.where(jnp.arange(len(image))[:, None] < params.newest, added, 0)
         added = orthonormal(outside(added, self.left, self.count), KEPT)
+        added = jnp.roll(added, params.newest, axis=0)
         zero, start = jnp.zeros((), self.count.dtype), self.count
         left = jax.lax.dynamic_update_slice(self.left, added, (start, zero))
         columns = times_transpose(image, left).T

@@ -1,5 +1,7 @@
 """One orthonormal Krylov basis for each Jacobian, from which every λ is answered."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -64,7 +66,7 @@ class KrylovSolver(AbstractGramSolver):
       come in blocks of `block_size`. 0 recycles nothing.
     - `keep`: Ritz vectors are kept whose value exceeds `keep`·λ; below, they hardly act on w.
     - `max_iterations` of conjugate gradients, deflated with the basis, where it is full and the
-      solution not good enough; 0 for none.
+      solution not good enough; 0 for none, as where `capacity` is enough for the whole space.
     - `may_form`: whether K may be formed, n² numbers and a copy of J, where J is stored, the dual
       form solved in float64, and the basis of the last Jacobian took a third of n vectors or more.
       Then they are multiplied with K. (In float32 a formed K is not exact enough for a small λ.)
@@ -100,6 +102,10 @@ class KrylovSolver(AbstractGramSolver):
     def _sizes(self, m: int) -> BlockSizes:
         return BlockSizes.within(m, self.capacity, self.block_size, self.recycle_block)
 
+    def _finishing(self, sizes: BlockSizes) -> int:
+        """Iterations of conjugate gradients; none where the basis may fill the space."""
+        return 0 if sizes.fills else self.max_iterations
+
     def init(
         self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form
     ) -> Recycled:
@@ -131,7 +137,8 @@ class KrylovSolver(AbstractGramSolver):
                 rounding=_ROUNDING * eps * largest_eigenvalue,
                 work=Work.fresh(Subspace.empty(sizes.capacity, residual)),
                 sizes=sizes,
-                settings=self,
+                keep=self.keep,
+                max_iterations=self._finishing(sizes),
             )
         sizes = self._sizes(p).for_range(n)
         return GolubKahanFactorisation(
@@ -143,7 +150,7 @@ class KrylovSolver(AbstractGramSolver):
             work=Work.fresh(TallSubspace.empty(sizes.capacity, residual, p)),
             sizes=sizes,
             keep=self.keep,
-            max_iterations=self.max_iterations,
+            max_iterations=self._finishing(sizes),
         )
 
     def _formed(
@@ -177,17 +184,20 @@ class KrylovFactorisation(AbstractFactorisation):
     rounding: Float[Array, ""]
     work: Work
     sizes: BlockSizes = eqx.field(static=True)
-    settings: KrylovSolver = eqx.field(static=True)
+    keep: float = eqx.field(static=True)
+    max_iterations: int = eqx.field(static=True)
 
     def at(self, damping: Float[Array, ""]) -> "KrylovSystem":
         return KrylovSystem(factors=self, damping=damping)
 
     def recycle(self, work: Work) -> Recycled:
-        return recycled(work.space, work.damping, self.settings.keep, self.recycled)
+        return recycled(work.space, work.damping, self.keep, self.recycled)
 
     def damping_within(self, bound: LengthBound, work: Work) -> FoundDamping:
         """From the Ritz values of the basis that a solve at `guess` takes."""
-        system = self.at(jnp.maximum(bound.guess, bound.least))
+        # The basis is what is wanted, not the step.
+        unfinished = dataclasses.replace(self, max_iterations=0)
+        system = unfinished.at(jnp.maximum(bound.guess, bound.least))
         solution = system.solve(bound.rhs, work, bound.tolerance)
         space = solution.work.space
         values, coordinates = space.spectrum()
@@ -270,8 +280,7 @@ def _solved(
     y = end.last.coordinates
     known = end.space.combine(y), end.space.multiply(y)
     outcome = Outcome.of(end, damping)
-    iterations = factors.settings.max_iterations
-    if iterations == 0:
+    if factors.max_iterations == 0:
         return *known, outcome
 
     def iterate():
@@ -282,7 +291,7 @@ def _solved(
             damping,
             largest_eigenvalue=factors.largest,
             tolerance=tolerance**2,
-            max_iterations=iterations,
+            max_iterations=factors.max_iterations,
             start=known,
             gap=dual_gap,
         )
