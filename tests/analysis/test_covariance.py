@@ -394,7 +394,7 @@ ERRORS = {
         misfit, PARAMS, DATA, noise_variance=0.0
     ),
     "`rtol` must be": lambda: gramlm.covariance(misfit, PARAMS, DATA, rtol=1.0),
-    "`level` must be between 0 and 1": lambda: FOUND.confidence_intervals(95.0),
+    "`level` must be positive and below 1": lambda: FOUND.confidence_intervals(95.0),
     "`count` must be at least 1": lambda: FOUND.sample(jax.random.key(0), 0),
     "`function` returned no values": lambda: FOUND.prediction_errors(lambda q: None),
 }

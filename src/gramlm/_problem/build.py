@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, PyTree
 
+from .._core.checks import check_not_negative
 from .._core.flatten import FlatSpec
 from .box import AbstractBox, Box, Unbounded
 from .broadcast import broadcast, described_array
@@ -23,7 +24,7 @@ from .residual.canonical import canonical
 from .residual.outputs import Part, is_complex
 from .row_factor import AbstractRowFactor, DiagonalFactor, Unweighted
 from .segment import AbstractSegment, Layout, LossSegment, SquaresSegment
-from .weights import AbstractWeighting, check_weights
+from .weights import AbstractWeighting
 
 
 def flat_problem(
@@ -56,7 +57,9 @@ def _row_factor(
     leaves, structure = [], function.structure(params)
     for value, leaf in _along(weights, structure, "weights", "the residual", _is_none):
         array = broadcast(1.0 if value is None else value, leaf, "weights", "the residual", dtype)
-        check_weights(array, "`weights`")
+        check_not_negative(
+            array, "weights", ": they multiply squares, as inverse variances do", finite=True
+        )
         root = jnp.sqrt(array)
         leaves.append(jax.lax.complex(root, root) if is_complex(leaf) else root)
     tree = jtu.tree_unflatten(jtu.tree_structure(structure), leaves)

@@ -12,16 +12,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from .._core.arrays import Scalar, as_array
+from .._core.checks import check_at_least, check_positive
 from .broadcast import broadcast
 from .loss import AbstractKnownLoss, AbstractLoss, known
 
 # A scale for all residuals, or one for each.
 Scale = Real[ArrayLike, "..."]
+
+_UNIT = ", in residual units"
 
 
 class AbstractScaledLoss(AbstractKnownLoss):
@@ -34,7 +35,7 @@ class AbstractScaledLoss(AbstractKnownLoss):
         """`ρ(C²z)/C²`."""
 
     def __check_init__(self):
-        check_positive(self.scale, f"`{type(self).__name__}(scale=…)`")
+        check_positive(self.scale, f"{type(self).__name__}(scale=…)", _UNIT, finite=True)
 
     @property
     def block(self) -> int:
@@ -58,15 +59,6 @@ class AbstractScaledLoss(AbstractKnownLoss):
 
     def with_arrays(self) -> "AbstractScaledLoss":
         return dataclasses.replace(self, scale=as_array(self.scale))
-
-
-def check_positive(value: Scale, name: str) -> None:
-    if isinstance(value, Tracer):
-        return
-    array = np.asarray(value)
-    real = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
-    if not (real and np.all(array > 0) and np.all(np.isfinite(array))):
-        raise ValueError(f"{name} must be positive and finite, in residual units; got {value}.")
 
 
 class Huber(AbstractScaledLoss):
@@ -151,7 +143,7 @@ class L1(AbstractKnownLoss):
     smoothing: Scalar = 1e-3
 
     def __check_init__(self):
-        check_positive(self.smoothing, "`L1(smoothing=…)`")
+        check_positive(self.smoothing, "L1(smoothing=…)", _UNIT, finite=True)
 
     @property
     def block(self) -> int:
@@ -192,8 +184,7 @@ class PerBlock(AbstractKnownLoss):
     size: int = eqx.field(static=True)
 
     def __check_init__(self):
-        if self.size < 1:
-            raise ValueError(f"`PerBlock(size=…)` must be at least 1; got {self.size}.")
+        check_at_least(self.size, "PerBlock(size=…)", 1)
 
     @property
     def block(self) -> int:

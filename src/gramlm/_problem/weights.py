@@ -112,16 +112,3 @@ class LinearWeighting(AbstractWeighting):
 def _check_size(name: str, came: int, size: int) -> None:
     if came != size:
         raise ValueError(f"`{name}` is for {came} residuals, but `residual_fn` returns {size}.")
-
-
-def check_weights(weights: Array, name: str) -> None:
-    """Raises `ValueError` for weights that are known to be negative or not finite."""
-    if isinstance(weights, Tracer):
-        return
-    values = np.asarray(weights)
-    if not np.all(np.isfinite(values) & (values >= 0)):
-        worst = values[~(np.isfinite(values) & (values >= 0))].reshape(-1)[0]
-        raise ValueError(
-            f"{name} must be finite and not negative: they multiply squares, as inverse variances "
-            f"do; got {worst}."
-        )

@@ -14,6 +14,7 @@ from beartype import beartype
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, jaxtyped
 
 from ..._core.arrays import map_blocks, unit_rows
+from ..._core.checks import check_at_least, check_between
 from ..._core.flatten import FlatSpec
 from .functionals import each_functional
 
@@ -87,8 +88,7 @@ class AbstractCovariance(lx.AbstractLinearOperator):
         t is the quantile of Student's distribution with `degrees_of_freedom`, or of the normal
         distribution where these are infinite. For a posterior they are credible intervals.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"`level` must be between 0 and 1, such as 0.95; got {level}.")
+        check_between(level, "level", 0, 1, ", such as 0.95", closed="neither")
         return _intervals(self, jnp.asarray(0.5 * (1 + level), self.params.dtype))
 
     @jaxtyped(typechecker=beartype)
@@ -112,8 +112,7 @@ class AbstractCovariance(lx.AbstractLinearOperator):
     @jaxtyped(typechecker=beartype)
     def sample(self, key: PRNGKeyArray, count: int) -> PyTree:
         """`count` draws from `N(θ, Σ)`: a pytree as the parameters are, with a leading axis."""
-        if count < 1:
-            raise ValueError(f"`count` must be at least 1; got {count}.")
+        check_at_least(count, "count", 1)
         return _sampled(self, key, count)
 
     @eqx.filter_jit

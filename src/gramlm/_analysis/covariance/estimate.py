@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, jaxtyped
 
 from ..._core.arrays import Scalar, map_blocks
+from ..._core.checks import check_at_least, check_between, check_positive
 from ..._core.flatten import as_parameters
 from ..._core.reductions import matmul
 from ..._linear.auto import AutoMemory, ProblemSize
@@ -99,7 +100,8 @@ def covariance(
         assert jnp.allclose(errors["offset"], 0.2 / 11**0.5)
         ```
     """
-    rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
+    check_between(rtol, "rtol", 0, 1, closed="low")
+    noise = _deviation(noise_variance)
     sandwich = _wants_sandwich(residual_fn, noise, sandwich)
     params = _as_arrays(residual_fn, params)
     return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, sandwich, False)
@@ -127,7 +129,8 @@ def minimum_norm_covariance(
     The smallest singular values that are kept decide everything: where they fall off smoothly, as
     those of kernels do, so does `rtol`, and `gramlm.posterior_covariance` is the one to ask.
     """
-    rtol, noise = _checked_rtol(rtol), _deviation(noise_variance)
+    check_between(rtol, "rtol", 0, 1, closed="low")
+    noise = _deviation(noise_variance)
     sandwich = _wants_sandwich(residual_fn, noise, sandwich)
     params = _as_arrays(residual_fn, params)
     return _covariance(residual_fn, params, args, noise, rtol, has_aux, memory, sandwich, True)
@@ -187,11 +190,9 @@ def posterior_covariance(
     """
     noise = _deviation(noise_variance)
     assert noise is not None
-    if basis_size is not None and basis_size < 1:
-        raise ValueError(f"`basis_size` must be at least 1, or None; got {basis_size}.")
-    for value, name in ((num_probes, "num_probes"), (block_size, "block_size")):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {value}.")
+    check_at_least(basis_size, "basis_size", 1, ", or None")
+    check_at_least(num_probes, "num_probes", 1)
+    check_at_least(block_size, "block_size", 1)
     spec, flat = as_parameters(params, Problem.of(residual_fn).free)
     factor = as_prior(prior, spec, flat.dtype)
     key = jax.random.key(0) if key is None else key
@@ -332,13 +333,9 @@ def _deviation(variance: Scalar | None) -> Array | None:
     """The standard deviation of a residual."""
     if variance is None or isinstance(variance, Tracer):
         return None if variance is None else jnp.sqrt(variance)
-    value = np.asarray(variance, float)
-    if not (value > 0 and np.isfinite(value)):
-        raise ValueError(
-            f"`noise_variance` must be positive and finite, in squared residual units; got "
-            f"{variance}."
-        )
-    return jnp.asarray(np.sqrt(value))  # in float64, where its square might underflow
+    check_positive(variance, "noise_variance", ", in squared residual units", finite=True)
+    # In float64, where its square might underflow.
+    return jnp.asarray(np.sqrt(np.asarray(variance, float)))
 
 
 def _wants_sandwich(residual_fn: Any, noise: Array | None, sandwich: bool | None) -> bool:
@@ -353,9 +350,3 @@ def _wants_sandwich(residual_fn: Any, noise: Array | None, sandwich: bool | None
             "then not what parameters do."
         )
     return robust and noise is None if sandwich is None else sandwich
-
-
-def _checked_rtol(rtol: float | int | None) -> float | int | None:
-    if rtol is not None and not 0 <= rtol < 1:
-        raise ValueError(f"`rtol` must be at least 0 and below 1; got {rtol}.")
-    return rtol

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..._core.arrays import Scalar, safe_divide
+from ..._core.checks import check_at_least
 from ..._core.reductions import all_finite, dot, norm, sum_squares
 from .directions import SearchDirections
 
@@ -127,8 +128,7 @@ def preconditioned_cg(
 
     Whatever K, b and the preconditioner are, the w of the `CGSolution` is finite.
     """
-    if max_iterations < 1:
-        raise ValueError(f"`max_iterations` must be at least 1; got {max_iterations}.")
+    check_at_least(max_iterations, "max_iterations", 1)
     eps = jnp.finfo(rhs.dtype).eps
     scale = jnp.max(jnp.abs(rhs))
     unit = largest_eigenvalue + damping

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int
 
+from ..._core.checks import check_at_least
 from ..._core.reductions import HIGHEST, all_finite, matmul
 from ..._model.undamped import UndampedSystem
 from ..algebra.directions import SearchDirections
@@ -25,8 +26,7 @@ class BlockJacobi(AbstractPreconditioner[Float[Array, "k b b"]]):
     block_size: int = eqx.field(static=True, default=64)
 
     def __check_init__(self):
-        if self.block_size < 1:
-            raise ValueError(f"`block_size` must be at least 1; got {self.block_size}.")
+        check_at_least(self.block_size, "block_size", 1)
 
     def _shape(self, size: int) -> tuple[int, int]:
         block = min(self.block_size, size)

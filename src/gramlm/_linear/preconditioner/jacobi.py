@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..._core.checks import check_at_least
 from ..._model.undamped import UndampedSystem
 from .base import AbstractPreconditioner
 
@@ -20,8 +21,7 @@ class Jacobi(AbstractPreconditioner[Float[Array, " m"]]):
     num_probes: int = eqx.field(static=True, default=16)
 
     def __check_init__(self):
-        if self.num_probes < 1:
-            raise ValueError(f"`num_probes` must be at least 1; got {self.num_probes}.")
+        check_at_least(self.num_probes, "num_probes", 1)
 
     def init(self, like: Float[Array, " m"]) -> Float[Array, " m"]:
         return jnp.zeros_like(like)

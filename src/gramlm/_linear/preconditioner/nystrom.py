@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..._core.arrays import Scalar
+from ..._core.checks import check_at_least, check_positive
 from ..._model.undamped import UndampedSystem
 from ..algebra.basis import Subspace
 from ..algebra.directions import SearchDirections
@@ -49,12 +50,9 @@ class Nystrom(AbstractPreconditioner[SpectralApproximation]):
     fraction: Scalar = 0.1
 
     def __check_init__(self):
-        if self.max_rank < 1:
-            raise ValueError(f"`max_rank` must be at least 1; got {self.max_rank}.")
-        if self.block_size < 1:
-            raise ValueError(f"`block_size` must be at least 1; got {self.block_size}.")
-        if isinstance(self.fraction, float | int) and not self.fraction > 0:
-            raise ValueError(f"`fraction` must be positive; got {self.fraction}.")
+        check_at_least(self.max_rank, "max_rank", 1)
+        check_at_least(self.block_size, "block_size", 1)
+        check_positive(self.fraction, "fraction")
 
     def init(self, like: Float[Array, " m"]) -> SpectralApproximation:
         return SpectralApproximation.empty(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..._core.arrays import symmetrised
+from ..._core.checks import check_at_least
 from ..._core.reductions import column_sum_squares, matmul
 from ..._model.undamped import UndampedSystem
 from ..algebra.low_rank import SpectralApproximation, even_blocks
@@ -32,8 +33,7 @@ class PivotedCholesky(AbstractPreconditioner[SpectralApproximation]):
 
     def __check_init__(self):
         for name in ("rank", "block_size", "num_probes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+            check_at_least(getattr(self, name), name, 1)
 
     def init(self, like: Float[Array, " m"]) -> SpectralApproximation:
         return SpectralApproximation.empty(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from ..._core.checks import check_at_least
 from ..._model.undamped import UndampedSystem
 from ..algebra.directions import SearchDirections
 from ..algebra.low_rank import SpectralApproximation
@@ -28,8 +29,7 @@ class RecycledDirections(AbstractPreconditioner[SpectralApproximation]):
     rank: int = eqx.field(static=True, default=128)
 
     def __check_init__(self):
-        if self.rank < 1:
-            raise ValueError(f"`rank` must be at least 1; got {self.rank}.")
+        check_at_least(self.rank, "rank", 1)
 
     def init(self, like: Float[Array, " m"]) -> SpectralApproximation:
         return SpectralApproximation.empty(min(self.rank, like.size), like)

@@ -9,6 +9,7 @@ import lineax as lx
 from jaxtyping import Array, PyTree
 
 from ..._core.arrays import Scalar, scattered_signs
+from ..._core.checks import check_at_least, check_between
 from ..._core.reductions import sum_squares
 from ..algebra.cg import preconditioned_cg
 
@@ -30,10 +31,8 @@ class ConjugateGradient(lx.AbstractLinearSolver):
     max_steps: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        if isinstance(self.rtol, float | int) and not 0 < self.rtol < 1:
-            raise ValueError(f"`rtol` must be between 0 and 1; got {self.rtol}.")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
+        check_between(self.rtol, "rtol", 0, 1, closed="neither")
+        check_at_least(self.max_steps, "max_steps", 1)
 
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]):
         for name, given in (("operator", operator), ("preconditioner", _inverse(options))):

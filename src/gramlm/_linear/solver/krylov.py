@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int
 
+from ..._core.checks import check_at_least, check_not_negative, check_positive
 from ..._core.reductions import all_finite, dot, matmul, norm, sum_squares, symmetric_product
 from ..._model.form import Form
 from ..._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
@@ -91,13 +92,10 @@ class KrylovSolver(AbstractGramSolver):
 
     def __check_init__(self):
         for name in ("capacity", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+            check_at_least(getattr(self, name), name, 1)
         for name in ("recycle_block", "max_iterations"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative; got {getattr(self, name)}.")
-        if not self.keep > 0:
-            raise ValueError(f"`keep` must be positive; got {self.keep}.")
+            check_not_negative(getattr(self, name), name)
+        check_positive(self.keep, "keep")
 
     def _sizes(self, m: int) -> BlockSizes:
         return BlockSizes.within(m, self.capacity, self.block_size, self.recycle_block)

@@ -8,6 +8,7 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from ..._core.arrays import Scalar, safe_divide
+from ..._core.checks import check_between
 from ..._core.reductions import norm
 from ..._model.form import Form
 from ..._model.linearisation import AbstractLinearisation
@@ -50,10 +51,7 @@ class LineaxSolver(AbstractGramSolver):
     block_size: int = eqx.field(static=True, default=256)
 
     def __check_init__(self):
-        if isinstance(self.trusted_residual, float | int) and not 0 < self.trusted_residual < 1:
-            raise ValueError(
-                f"`trusted_residual` must be between 0 and 1; got {self.trusted_residual}."
-            )
+        check_between(self.trusted_residual, "trusted_residual", 0, 1, closed="neither")
         if not isinstance(self.solver, lx.AbstractLinearSolver):
             raise TypeError(
                 "`LineaxSolver` takes a `lineax.AbstractLinearSolver`, such as "

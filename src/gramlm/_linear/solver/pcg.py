@@ -9,6 +9,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core.arrays import safe_divide
+from ..._core.checks import check_at_least, check_not_negative
 from ..._core.reductions import all_finite, norm
 from ..._model.form import Form
 from ..._model.linearisation import AbstractLinearisation
@@ -92,10 +93,8 @@ class PreconditionedCG(AbstractGramSolver):
                 "`PreconditionedCG(preconditioner=…)` takes an `AbstractPreconditioner`; got "
                 f"{self.preconditioner!r}. A lineax operator goes into `UserPreconditioner`."
             )
-        if self.max_iterations < 1:
-            raise ValueError(f"`max_iterations` must be at least 1; got {self.max_iterations}.")
-        if self.num_directions < 0:
-            raise ValueError(f"`num_directions` must not be negative; got {self.num_directions}.")
+        check_at_least(self.max_iterations, "max_iterations", 1)
+        check_not_negative(self.num_directions, "num_directions")
 
     def init(
         self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..._core.arrays import Scalar, safe_divide
+from ..._core.checks import check_between, check_positive
 from ..._core.reductions import dot, norm
 from .trial import Trial
 
@@ -46,7 +47,7 @@ class Descent(AbstractAcceptance[None]):
     min_gain: Scalar = 1e-4
 
     def __check_init__(self):
-        _check_gain(self.min_gain)
+        check_between(self.min_gain, "min_gain", 0, 1, closed="low")
 
     def init(self, params: Float[Array, " p"]) -> None:
         return None
@@ -83,9 +84,8 @@ class Bold(AbstractAcceptance[BoldState]):
     min_gain: Scalar = 1e-4
 
     def __check_init__(self):
-        _check_gain(self.min_gain)
-        if not self.power > 0:
-            raise ValueError(f"`power` must be positive (1 or 2 is usual); got {self.power}.")
+        check_between(self.min_gain, "min_gain", 0, 1, closed="low")
+        check_positive(self.power, "power", " (1 or 2 is usual)")
 
     def init(self, params: Float[Array, " p"]) -> BoldState:
         infinite = jnp.full((), jnp.inf, params.dtype)
@@ -111,8 +111,3 @@ class Bold(AbstractAcceptance[BoldState]):
     def best(self, state: BoldState, params: Float[Array, " p"], cost: Float[Array, ""]):
         kept = state.cost < cost
         return jnp.where(kept, state.params, params), jnp.minimum(state.cost, cost)
-
-
-def _check_gain(min_gain: Scalar) -> None:
-    if isinstance(min_gain, float | int) and not 0 <= min_gain < 1:
-        raise ValueError(f"`min_gain` must be at least 0 and below 1; got {min_gain}.")

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ..._core.arrays import Scalar
+from ..._core.checks import check_positive
 from ..._problem.residual.base import AbstractResidual
 
 
@@ -51,8 +52,7 @@ class Geodesic(AbstractCorrection):
     products: int = eqx.field(static=True, init=False, default=2)
 
     def __check_init__(self):
-        if isinstance(self.max_ratio, float | int) and not self.max_ratio > 0:
-            raise ValueError(f"`max_ratio` must be positive; got {self.max_ratio}.")
+        check_positive(self.max_ratio, "max_ratio")
 
     def right_hand_side(
         self, function: AbstractResidual, params: Float[Array, " p"], velocity: Float[Array, " p"]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core.arrays import Scalar, safe_divide
+from ..._core.checks import check_between, check_in_order, check_positive
 
 State = TypeVar("State")
 
@@ -47,8 +48,8 @@ class FixedForcing(AbstractForcing[Float[Array, ""]]):
     acceleration_term: Scalar = 0.3
 
     def __check_init__(self):
-        _check(self.velocity_term, "velocity_term")
-        _check(self.acceleration_term, "acceleration_term")
+        check_between(self.velocity_term, "velocity_term", 0, 1, closed="neither")
+        check_between(self.acceleration_term, "acceleration_term", 0, 1, closed="neither")
 
     def init(self, like: Float[Array, "..."]) -> Float[Array, ""]:
         return jnp.asarray(self.velocity_term, like.dtype)
@@ -79,17 +80,12 @@ class EisenstatWalker(AbstractForcing[Float[Array, ""]]):
     acceleration_factor: Scalar = 3.0
 
     def __check_init__(self):
-        _check(self.largest, "largest")
-        _check(self.smallest, "smallest")
-        _check(self.gamma, "gamma", upper=1.0, inclusive=True)
-        _check(self.alpha, "alpha", upper=2.0, inclusive=True)
-        low, high = self.smallest, self.largest
-        if isinstance(low, float | int) and isinstance(high, float | int) and low > high:
-            raise ValueError(f"`smallest` must not exceed `largest`; got {low} and {high}.")
-        if isinstance(self.acceleration_factor, float | int) and not self.acceleration_factor > 0:
-            raise ValueError(
-                f"`acceleration_factor` must be positive; got {self.acceleration_factor}."
-            )
+        check_between(self.largest, "largest", 0, 1, closed="neither")
+        check_between(self.smallest, "smallest", 0, 1, closed="neither")
+        check_between(self.gamma, "gamma", 0, 1, closed="high")
+        check_between(self.alpha, "alpha", 0, 2, closed="high")
+        check_in_order(self.smallest, "smallest", self.largest, "largest")
+        check_positive(self.acceleration_factor, "acceleration_factor")
 
     def init(self, like: Float[Array, "..."]) -> Float[Array, ""]:
         return jnp.asarray(self.largest, like.dtype)
@@ -106,11 +102,3 @@ class EisenstatWalker(AbstractForcing[Float[Array, ""]]):
         guard = self.gamma * state**self.alpha
         term = jnp.where(guard > 0.1, jnp.maximum(term, guard), term)
         return jnp.clip(term, self.smallest, self.largest)
-
-
-def _check(value: Scalar, name: str, upper: float = 1.0, inclusive: bool = False) -> None:
-    if not isinstance(value, float | int):
-        return
-    if not (0 < value < upper or (inclusive and value == upper)):
-        bound = "at most" if inclusive else "below"
-        raise ValueError(f"`{name}` must be positive and {bound} {upper}; got {value}.")

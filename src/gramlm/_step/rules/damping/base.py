@@ -10,11 +10,13 @@ from typing import Generic, TypeVar
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ...._core.arrays import Scalar
 from ...._linear.solver.base import FoundDamping
 from ..trial import Trial
 
 State = TypeVar("State")
+
+# What `initial` is, where it is refused.
+OF_LARGEST = " (it is a fraction of the largest eigenvalue of the Gram matrix)"
 
 
 class AbstractStepLengths(eqx.Module):
@@ -56,21 +58,3 @@ class AbstractDamping(eqx.Module, Generic[State]):
     @abc.abstractmethod
     def with_damping(self, state: State, damping: Float[Array, ""]) -> State:
         """The state from which the next trial is made at `damping`, in units of K."""
-
-
-def check_initial(value: Scalar) -> None:
-    if isinstance(value, float | int) and not value > 0:
-        raise ValueError(
-            f"`initial` must be positive (it is a fraction of the largest eigenvalue of the Gram "
-            f"matrix); got {value}."
-        )
-
-
-def check_between(value: Scalar, name: str, low: float, high: float) -> None:
-    if isinstance(value, float | int) and not low < value <= high:
-        raise ValueError(f"`{name}` must be above {low} and at most {high}; got {value}.")
-
-
-def check_above(value: Scalar, name: str, low: float) -> None:
-    if isinstance(value, float | int) and not value > low:
-        raise ValueError(f"`{name}` must be larger than {low}; got {value}.")

@@ -5,14 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...._core.arrays import Scalar
+from ...._core.checks import check_above, check_between, check_positive
 from ...._linear.solver.base import FoundDamping
 from ..trial import Trial
 from .base import (
+    OF_LARGEST,
     AbstractDamping,
     AbstractStepLengths,
-    check_above,
-    check_between,
-    check_initial,
 )
 
 
@@ -25,7 +24,7 @@ class Constant(AbstractDamping[Float[Array, ""]]):
     initial: Scalar = 1e-5
 
     def __check_init__(self):
-        check_initial(self.initial)
+        check_positive(self.initial, "initial", OF_LARGEST)
 
     def init(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.asarray(self.initial * largest_eigenvalue)
@@ -55,8 +54,8 @@ class Multiplicative(AbstractDamping[Float[Array, ""]]):
     initial: Scalar = 1e-5
 
     def __check_init__(self):
-        check_initial(self.initial)
-        check_between(self.decrease, "decrease", 0.0, 1.0)
+        check_positive(self.initial, "initial", OF_LARGEST)
+        check_between(self.decrease, "decrease", 0.0, 1.0, closed="high")
         check_above(self.increase, "increase", 1.0)
 
     def init(self, largest_eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
@@ -88,7 +87,7 @@ class DelayedGratification(AbstractDamping[Float[Array, ""]]):
     initial: Scalar = 1e-5
 
     def __check_init__(self):
-        check_initial(self.initial)
+        check_positive(self.initial, "initial", OF_LARGEST)
         check_above(self.decrease, "decrease", 1.0)
         check_above(self.increase, "increase", 1.0)
 
@@ -129,8 +128,8 @@ class Nielsen(AbstractDamping[NielsenState]):
     decrease: Scalar = 1 / 3
 
     def __check_init__(self):
-        check_initial(self.initial)
-        check_between(self.decrease, "decrease", 0.0, 1.0)
+        check_positive(self.initial, "initial", OF_LARGEST)
+        check_between(self.decrease, "decrease", 0.0, 1.0, closed="high")
 
     def init(self, largest_eigenvalue: Float[Array, ""]) -> NielsenState:
         damping = jnp.asarray(self.initial * largest_eigenvalue)

@@ -5,14 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...._core.arrays import Scalar, safe_divide
+from ...._core.checks import check_above, check_between, check_in_order, check_positive
 from ...._linear.solver.base import FoundDamping
 from ..trial import Trial
 from .base import (
+    OF_LARGEST,
     AbstractDamping,
     AbstractStepLengths,
-    check_above,
-    check_between,
-    check_initial,
 )
 
 # The linear model was all but exact.
@@ -63,14 +62,12 @@ class TrustRegion(AbstractDamping[TrustRegionState]):
     most: Scalar = 0.5
 
     def __check_init__(self):
-        check_initial(self.initial)
+        check_positive(self.initial, "initial", OF_LARGEST)
         check_above(self.growth, "growth", 1.0)
         check_above(self.fastest, "fastest", 1.0)
-        check_between(self.least, "least", 0.0, 0.99)
-        check_between(self.most, "most", 0.0, 0.99)
-        least, most = self.least, self.most
-        if isinstance(least, float | int) and isinstance(most, float | int) and least > most:
-            raise ValueError(f"`least` must not exceed `most`; got {least} and {most}.")
+        check_between(self.least, "least", 0.0, 0.99, closed="high")
+        check_between(self.most, "most", 0.0, 0.99, closed="high")
+        check_in_order(self.least, "least", self.most, "most")
 
     def init(self, largest_eigenvalue: Float[Array, ""]) -> TrustRegionState:
         damping = jnp.asarray(self.initial * largest_eigenvalue)
