@@ -5,12 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core.arrays import map_blocks, unit_rows
+from .._core.arrays import VECTORS_AT_A_TIME, map_blocks, unit_rows
 from .._problem.residual.base import AbstractResidual
 from .linearisation import AbstractLinearisation, MaterialisedLinearisation
-
-# Unit vectors multiplied at a time.
-_AT_A_TIME = 128
 
 
 def residual_function(at: AbstractLinearisation) -> AbstractResidual | None:
@@ -27,7 +24,7 @@ def jacobian_of(at: AbstractLinearisation) -> Float[Array, "n p"]:
     if function is not None:
         return function.value_and_jacobian(_point(at))[1]
     n, p, dtype = at.num_residuals, at.num_params, at.residual.dtype
-    count = min(_AT_A_TIME, n, p)
+    count = min(VECTORS_AT_A_TIME, n, p)
     if n <= p:
         return map_blocks(lambda start: at.vjp_block(unit_rows(start, count, n, dtype)), n, count)
     return map_blocks(lambda start: at.jvp_block(unit_rows(start, count, p, dtype)), p, count).T

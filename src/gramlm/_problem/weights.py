@@ -64,6 +64,7 @@ class NoiseCovariance(AbstractWeighting):
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"`NoiseCovariance` takes real numbers; got {array.dtype}.")
         skew = jnp.max(jnp.abs(array - array.T))
+        # Arbitrary: far above the rounding of any sum, far below what is not meant to be symmetric.
         limit = 100 * jnp.finfo(array.dtype).eps * jnp.max(jnp.abs(array))
         if not isinstance(skew, Tracer) and skew > limit:
             raise ValueError(

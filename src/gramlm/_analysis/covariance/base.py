@@ -13,13 +13,10 @@ import scipy.special
 from beartype import beartype
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, jaxtyped
 
-from ..._core.arrays import map_blocks, unit_rows
+from ..._core.arrays import VECTORS_AT_A_TIME, map_blocks, unit_rows
 from ..._core.checks import check_at_least, check_between
 from ..._core.flatten import FlatSpec
 from .functionals import each_functional
-
-# Unit vectors multiplied at a time.
-_AT_A_TIME = 128
 
 
 class AbstractCovariance(lx.AbstractLinearOperator):
@@ -170,7 +167,7 @@ def _sampled(covariance: AbstractCovariance, key, count: int) -> PyTree:
 @eqx.filter_jit
 def _matrix(covariance: AbstractCovariance) -> Float[Array, "p p"]:
     size, dtype = covariance.params.size, covariance.params.dtype
-    count = min(_AT_A_TIME, size)
+    count = min(VECTORS_AT_A_TIME, size)
     rows = map_blocks(
         lambda start: covariance.mv_block(unit_rows(start, count, size, dtype)), size, count
     )

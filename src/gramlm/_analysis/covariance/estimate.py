@@ -37,6 +37,7 @@ from .prior import PriorFactor, as_prior
 from .sandwich import deviation, sandwich_factor
 
 # J is stored if it takes at most half of this many bytes, unless a memory policy is given.
+# Arbitrary: 1 GiB of J is what any machine has.
 _MEMORY_LIMIT = 2**31
 
 

@@ -139,6 +139,7 @@ def right_singular(
 def relative_threshold(n: int, p: int, dtype) -> float:
     """`8ε√max(n, p)`: what rounding may leave of a singular value of zero, beside the largest.
 
-    Entries of J have errors of some ε that do not add up in one direction.
+    Entries of J have errors of some ε that do not add up in one direction; how many, 8, is
+    arbitrary.
     """
     return float(8 * jnp.finfo(dtype).eps * max(n, p) ** 0.5)

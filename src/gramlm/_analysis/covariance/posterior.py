@@ -5,14 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._core.arrays import map_blocks, unit_rows
+from ..._core.arrays import VECTORS_AT_A_TIME, map_blocks, unit_rows
 from ..._core.flatten import FlatSpec
 from ..._core.reductions import column_lengths, column_sum_squares, matmul
 from .base import AbstractCovariance
 from .prior import PriorFactor
-
-# Parameters looked at again at a time.
-_AT_A_TIME = 128
 
 
 class PosteriorCovariance(AbstractCovariance):
@@ -45,7 +42,7 @@ class PosteriorCovariance(AbstractCovariance):
     def deviations(self) -> Float[Array, " p"]:
         size, dtype = self.params.size, self.params.dtype
         if not self.prior.diagonal:
-            count = min(_AT_A_TIME, size)
+            count = min(VECTORS_AT_A_TIME, size)
             return map_blocks(
                 lambda start: self.deviations_of(unit_rows(start, count, size, dtype))[:, None],
                 size,
@@ -97,7 +94,7 @@ class PosteriorCovariance(AbstractCovariance):
         """With those parameters anew of which next to nothing lies outside of V: `1 − ΣV²` has
         cancelled there."""
         size, dtype = rest.size, rest.dtype
-        count = min(_AT_A_TIME, size)
+        count = min(VECTORS_AT_A_TIME, size)
         order = jnp.argsort(rest)
         cancelled = jnp.sum(rest < jnp.finfo(dtype).eps ** 0.5)
 

@@ -10,15 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core.arrays import map_blocks, unit_rows
+from ..._core.arrays import VECTORS_AT_A_TIME, map_blocks, unit_rows
 from ..._core.flatten import FlatSpec, flatten_residual
 from .base import AbstractResidual, Reduce, Reduced
 from .outputs import Part, output_spec
-
-# Rows of the Jacobian assembled at a time, unless a memory policy says otherwise. Each of them
-# differentiates the whole data set: all 1020 rows of a small Poisson problem at once took 7.9 GB
-# and 7.2 s, by blocks of 128 they took 0.8 GB and 2.2 s.
-_ROWS_AT_A_TIME = 128
 
 
 class PlainResidual(AbstractResidual):
@@ -61,7 +56,7 @@ class PlainResidual(AbstractResidual):
     def value_and_jacobian(self, params: Float[Array, " p"]):
         if self.block_size is None:
             n, p = self.size, self.num_params
-            num_blocks = -(-min(n, p) // _ROWS_AT_A_TIME)
+            num_blocks = -(-min(n, p) // VECTORS_AT_A_TIME)
             count = -(-min(n, p) // num_blocks)
             if n <= p:
                 residual, vjp = jax.vjp(self, params)
@@ -99,7 +94,7 @@ class PlainResidual(AbstractResidual):
         if n > self.num_params:
             return reduce(self.value_and_jacobian(params)[1])
         pull = jax.vmap(lambda u, vjp=jax.vjp(self, params)[1]: vjp(u)[0])
-        count = min(self.block_size or _ROWS_AT_A_TIME, n)
+        count = min(self.block_size or VECTORS_AT_A_TIME, n)
 
         def block(start):
             return jnp.stack(reduce(pull(unit_rows(start, count, n, params.dtype))), axis=1)

@@ -20,8 +20,8 @@ from .base import AbstractResidual, Reduce, Reduced
 from .batches import assembled, batched, count_of, folded, mapped
 from .outputs import Part, is_complex, output_spec
 
-# Data points whose rows are assembled at a time, unless a memory policy says otherwise: enough
-# for the products to be efficient, few enough for the temporaries not to matter.
+# Data points whose rows are assembled at a time, unless a memory policy says otherwise. Arbitrary:
+# enough for products to be efficient, few enough for temporaries not to matter.
 _POINTS_AT_A_TIME = 256
 
 

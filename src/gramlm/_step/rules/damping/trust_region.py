@@ -14,7 +14,7 @@ from .base import (
     AbstractStepLengths,
 )
 
-# The linear model was all but exact.
+# The gain ratio of a linear model that was all but exact; arbitrary.
 _VERY_GOOD = 0.9
 
 
@@ -94,7 +94,8 @@ class TrustRegion(AbstractDamping[TrustRegionState]):
         factor = jnp.clip(factor, self.least, self.most)
         known = jnp.isfinite(trial.length)
         length = jnp.where(known, jnp.minimum(state.radius, trial.length), state.radius)
-        # A linear solver that found no step says nothing of its length, but less may be easier.
+        # A linear solver that found no step says nothing of its length, but less may be easier: a
+        # tenth, which is arbitrary.
         damping = jnp.where(known, trial.damping, 10 * trial.damping)
         return TrustRegionState(factor * length, damping, jnp.zeros_like(state.streak))
 
