@@ -198,7 +198,7 @@ def test_truncation_error_bounds_what_few_steps_miss():
     assert error <= found.truncation_error + 4 * found.standard_error
 
 
-class OfTheUser(gramlm.AbstractLinearisation):
+class OfTheUser(gramlm.AbstractProductLinearisation):
     """Nothing but products."""
 
     residual: jax.Array
@@ -213,9 +213,6 @@ class OfTheUser(gramlm.AbstractLinearisation):
 
     def vjp(self, u):
         return self.jacobian.T @ u
-
-    def column_norms_squared(self, seed, num_probes):
-        raise NotImplementedError
 
 
 def interior(theta, x):

@@ -33,11 +33,11 @@ KINDS = {"gram": gramlm.GramOperator, "normal": gramlm.NormalOperator}
 LAMBDA = 0.3
 
 
-def make(kind, n, p, metric="identity", weight="identity", block_size=256, memory=None):
+def make(kind, n, p, metric="identity", damper="identity", block_size=256, memory=None):
     """An operator, and its matrix by dense algebra."""
     problem = sine_problem(n, p)
     at = gramlm.linearise(problem.residual_fn, problem.params, problem.args, memory=memory)
-    m, d = METRICS[metric](p), METRICS[weight](n)
+    m, d = METRICS[metric](p), METRICS[damper](n)
     operator = KINDS[kind](at, LAMBDA, m, d, block_size=block_size)
     jacobian, M, D = problem.jacobian, dense(m, p), dense(d, n)
     if kind == "gram":
@@ -48,11 +48,11 @@ def make(kind, n, p, metric="identity", weight="identity", block_size=256, memor
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("metric", "weight"),
+    ("metric", "damper"),
     [("identity", "identity"), ("dense", "diagonal"), ("diagonal", "dense")],
 )
-def test_products_and_matrix_agree_with_dense_algebra(kind, shape, metric, weight, rng):
-    operator, expected = make(kind, *SHAPES[shape], metric, weight)
+def test_products_and_matrix_agree_with_dense_algebra(kind, shape, metric, damper, rng):
+    operator, expected = make(kind, *SHAPES[shape], metric, damper)
     size = expected.shape[0]
     vector, block = rng.normal(size=size), rng.normal(size=(3, size))
     np.testing.assert_allclose(operator.mv(jnp.asarray(vector)), expected @ vector, rtol=1e-12)
@@ -192,7 +192,7 @@ def test_float32_operators_stay_float32(kind):
     ("make_bad", "message"),
     [
         (lambda at: gramlm.GramOperator(at, metric=diagonal(4)), "`metric` must be a square"),
-        (lambda at: gramlm.GramOperator(at, weight=diagonal(8)), "`weight` must be a square"),
+        (lambda at: gramlm.GramOperator(at, damper=diagonal(8)), "`damper` must be a square"),
         (
             lambda at: gramlm.NormalOperator(at, metric=lx.MatrixLinearOperator(jnp.ones((8, 8)))),
             "tagged as positive definite",

@@ -13,17 +13,14 @@ from beartype import beartype
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, Real, jaxtyped
 
-from .._core.arrays import map_blocks, unit_rows
+from .._core.arrays import VECTORS_AT_A_TIME, map_blocks, unit_rows
 from .._core.reductions import column_sum_squares, matmul
-from .._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
-from .._model.matrix import jacobian_of, residual_function
-from .._model.whitened import WhitenedJacobian
+from .._model.gram import Gram
+from .._model.linearisation import AbstractLinearisation
+from .._model.matrix import jacobian_of
 from .._model.whitening import Whitening
 from .._problem.residual.base import AbstractResidual
 from .krylov import damped_forms, krylov_basis
-
-# Unit vectors, or data points, that an exact diagonal works on at a time.
-_AT_A_TIME = 128
 
 # Ritz vectors count as eigenvectors, and are taken out of the probes, up to this residual relative
 # to their value: it leaves an error of at most its square in μ/(μ+λ), whatever λ is.
@@ -257,7 +254,7 @@ def _check_probes(num_probes: int | None, key: PRNGKeyArray | None) -> None:
 
 @eqx.filter_jit
 def _spectrum(at, metric, rank: int, rtol, basis_size: int, block: int, key) -> Spectrum:
-    jacobian = WhitenedJacobian(at, metric)
+    gram = Gram.whitened(at, metric)
 
     def met(pairs):
         return jnp.all(pairs.errors <= rtol * pairs.values[0])
@@ -265,13 +262,13 @@ def _spectrum(at, metric, rank: int, rtol, basis_size: int, block: int, key) -> 
     def enough(basis):
         return (basis.used >= rank) & met(basis.ritz_pairs(rank))
 
-    random = jax.random.normal(key, (block, jacobian.size), jacobian.dtype)
-    basis, products = krylov_basis(jacobian.gram, basis_size, random, enough)
+    random = jax.random.normal(key, (block, gram.size), gram.dtype)
+    basis, products = krylov_basis(gram.multiply_block, basis_size, random, enough)
     pairs = basis.ritz_pairs(rank)
     vectors = pairs.vectors
-    if not jacobian.wide:
+    if not gram.dual:
         # Orthonormal even where an eigenvalue is rounding or zero.
-        q, r = jnp.linalg.qr(jacobian.times(vectors).T)
+        q, r = jnp.linalg.qr(gram.times(vectors).T)
         vectors = jnp.where(jnp.diag(r) < 0, -q, q).T
         products = products + rank
     return Spectrum(pairs.values, pairs.errors, vectors, met(pairs), products)
@@ -279,7 +276,7 @@ def _spectrum(at, metric, rank: int, rtol, basis_size: int, block: int, key) -> 
 
 @eqx.filter_jit
 def _exact_dimension(at, dampings, metric) -> EffectiveDimension:
-    whitening = WhitenedJacobian(at, metric).whitening
+    whitening = Gram.whitened(at, metric).params
     sigma = jnp.linalg.svd(whitening.rows(jacobian_of(at)), compute_uv=False)
     # μ/(μ+λ) without squaring σ, which might underflow.
     value = jnp.sum(1 / (1 + (jnp.sqrt(dampings)[..., None] / sigma) ** 2), axis=-1)
@@ -290,9 +287,9 @@ def _exact_dimension(at, dampings, metric) -> EffectiveDimension:
 def _effective_dimension(
     at, dampings, metric, num_probes: int, basis_size: int, num_steps: int, block: int, key
 ) -> EffectiveDimension:
-    jacobian = WhitenedJacobian(at, metric)
-    random = jax.random.normal(key, (block + num_probes, jacobian.size), jacobian.dtype)
-    basis, _ = krylov_basis(jacobian.gram, basis_size, random[:block])
+    gram = Gram.whitened(at, metric)
+    random = jax.random.normal(key, (block + num_probes, gram.size), gram.dtype)
+    basis, _ = krylov_basis(gram.multiply_block, basis_size, random[:block])
     mu, errors, vectors = basis.ritz_pairs(len(basis.vectors))
     known = errors <= _DEFLATED_RESIDUAL * mu
     damping = dampings[..., None]
@@ -306,8 +303,8 @@ def _effective_dimension(
     for _ in range(2):
         probes = probes - matmul(matmul(probes, vectors.T), vectors)
     # Uniform on the sphere of the rest: no variance where f is constant (Epperly 2025).
-    rest = jacobian.size - jnp.sum(known)
-    lower, upper = (rest * form for form in damped_forms(jacobian, probes, num_steps, dampings))
+    rest = gram.size - jnp.sum(known)
+    lower, upper = (rest * form for form in damped_forms(gram, probes, num_steps, dampings))
     samples = (lower + upper) / 2
     return EffectiveDimension(
         fixed + jnp.mean(samples, axis=-1),
@@ -318,16 +315,15 @@ def _effective_dimension(
 
 @eqx.filter_jit
 def _gram_diagonal(at, metric, num_probes: int | None, key) -> Estimate:
-    jacobian = WhitenedJacobian(at, metric)
-    n, p, dtype = at.num_residuals, at.num_params, jacobian.dtype
+    gram = Gram.whitened(at, metric)
+    n, p, dtype = at.num_residuals, at.num_params, gram.dtype
     if num_probes is not None:
-        return _mean_square(lambda z: jacobian.times(z[None])[0], n, p, num_probes, key, dtype)
-    if isinstance(at, MaterialisedLinearisation):
-        return _exact(_row_squares(jacobian.whitening.rows(at.jacobian)))
-    function = residual_function(at)
-    if function is not None and function.cheap_rows:
-        return _exact(_each_row_squared(function, at.params, jacobian.whitening))
-    return _exact(_squares(jacobian.times, jacobian.transposed, n, p, dtype))
+        return _mean_square(lambda z: gram.times(z[None])[0], n, p, num_probes, key, dtype)
+    if at.stored is not None:
+        return _exact(_row_squares(gram.params.rows(at.stored)))
+    if at.source is not None and at.source.function.cheap_rows:
+        return _exact(_each_row_squared(*at.source, gram.params))
+    return _exact(_squares(gram.times, gram.transposed, n, p, dtype))
 
 
 @eqx.filter_jit
@@ -351,7 +347,7 @@ def _row_squares(rows: Float[Array, "k m"]) -> Float[Array, " k"]:
 
 def _squares(times, transposed, m: int, q: int, dtype) -> Float[Array, " m"]:
     """Squared norms of the rows of a matrix (m, q), from min(m, q) products."""
-    count = min(_AT_A_TIME, m, q)
+    count = min(VECTORS_AT_A_TIME, m, q)
 
     def squares(start):
         return _row_squares(transposed(unit_rows(start, count, m, dtype)))[:, None]

@@ -1,4 +1,4 @@
-"""The whitened Jacobian `A = J L⁻ᵀ` for a metric `M = L Lᵀ`, and Krylov methods on `K = A Aᵀ`.
+"""Krylov methods on `K = A Aᵀ`, with the whitened Jacobian `A = J L⁻ᵀ` for a metric `M = L Lᵀ`.
 
 `A Aᵀ` and `AᵀA` have the same eigenvalues, beside zeros. The methods work in one of the two
 spaces, the smaller unless told otherwise, of dimension m, and write K for either product.
@@ -11,12 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._core.arrays import map_blocks, safe_divide, symmetrised, unit_rows
+from .._core.arrays import VECTORS_AT_A_TIME, map_blocks, safe_divide, symmetrised, unit_rows
 from .._core.reductions import column_sum_squares, matmul
-from .._model.whitened import WhitenedJacobian
-
-# Columns of K assembled at a time, where the basis is the whole space.
-_COLUMNS_AT_A_TIME = 128
+from .._model.gram import Gram
 
 
 class RitzPairs(NamedTuple):
@@ -64,7 +61,7 @@ def krylov_basis(
     (block, dimension), dtype = random.shape, random.dtype
     steps = -(-size // block)
     if steps * block >= dimension:
-        count = min(_COLUMNS_AT_A_TIME, dimension)
+        count = min(VECTORS_AT_A_TIME, dimension)
         units = jnp.eye(dimension, dtype=dtype)
         images = map_blocks(
             lambda start: gram(unit_rows(start, count, dimension, dtype)), dimension, count
@@ -120,7 +117,7 @@ def _orthonormal(
 
 
 def damped_forms(
-    jacobian: WhitenedJacobian,
+    gram: Gram,
     starts: Float[Array, "k m"],
     steps: int,
     damping: Float[Array, "*l"],
@@ -137,13 +134,12 @@ def damped_forms(
 
     def step(carry, _):
         u, v, beta = carry
-        v, alpha = normalised(jacobian.leave(u) - beta[:, None] * v)
-        u, beta = normalised(jacobian.enter(v) - alpha[:, None] * u)
+        v, alpha = normalised(gram.leave(u) - beta[:, None] * v)
+        u, beta = normalised(gram.enter(v) - alpha[:, None] * u)
         return (u, v, beta), (alpha, beta)
 
     u, length = normalised(starts)
-    other = jacobian.at.num_params if jacobian.wide else jacobian.at.num_residuals
-    start = (u, jnp.zeros((len(starts), other), u.dtype), jnp.zeros_like(length))
+    start = (u, jnp.zeros((len(starts), gram.other_size), u.dtype), jnp.zeros_like(length))
     alphas, betas = jax.lax.scan(step, start, length=steps)[1]
 
     # (B Bᵀ + λ)⁻¹ for the bidiagonal B of alphas and betas, by Schur complements from the last

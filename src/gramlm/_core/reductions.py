@@ -63,6 +63,11 @@ def column_sum_squares(matrix: Float[Array, "n p"]) -> Float[Array, " p"]:
     return jax.lax.fori_loop(0, n // rows, add, jnp.zeros((p,), matrix.dtype))
 
 
+def row_sum_squares(rows: Float[Array, "k m"]) -> Float[Array, " k"]:
+    """Squared Euclidean norm of every row."""
+    return jnp.sum(rows * rows, axis=1)
+
+
 def column_lengths(matrix: Float[Array, "n p"]) -> Float[Array, " p"]:
     """Euclidean norm of every column, also of those whose squares leave the range."""
     largest = jnp.max(jnp.abs(matrix), axis=0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._problem.row_factor import AbstractRowFactor
-from .linearisation import AbstractLinearisation, MaterialisedLinearisation
+from .linearisation import AbstractLinearisation, MaterialisedLinearisation, SquaredRows
 
 
 class FactoredLinearisation(AbstractLinearisation):
@@ -19,6 +19,14 @@ class FactoredLinearisation(AbstractLinearisation):
     def num_params(self) -> int:
         return self.inner.num_params
 
+    @property
+    def stored(self) -> None:
+        return None
+
+    @property
+    def source(self) -> None:
+        return None
+
     def jvp(self, v: Float[Array, " p"]) -> Float[Array, " m"]:
         return self.left.times(self.inner.jvp(v))
 
@@ -31,9 +39,7 @@ class FactoredLinearisation(AbstractLinearisation):
     def vjp_block(self, u: Float[Array, "k m"]) -> Float[Array, "k p"]:
         return self.inner.vjp_block(self.left.transposed(u.T).T)
 
-    def sum_squared_rows(
-        self, weights: Float[Array, " m"] | None = None
-    ) -> tuple[Float[Array, " p"], int] | None:
+    def sum_squared_rows(self, weights: Float[Array, " m"] | None = None) -> SquaredRows | None:
         if not self.left.diagonal:
             return None
         return self.inner.sum_squared_rows(self.left.squares(weights))
@@ -53,6 +59,14 @@ class HeldLinearisation(AbstractLinearisation):
     def num_params(self) -> int:
         return self.inner.num_params
 
+    @property
+    def stored(self) -> None:
+        return None
+
+    @property
+    def source(self) -> None:
+        return None
+
     def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
         return self.inner.jvp(self._freed(v))
 
@@ -65,9 +79,7 @@ class HeldLinearisation(AbstractLinearisation):
     def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
         return self._freed(self.inner.vjp_block(u))
 
-    def sum_squared_rows(
-        self, weights: Float[Array, " n"] | None = None
-    ) -> tuple[Float[Array, " p"], int] | None:
+    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None) -> SquaredRows | None:
         known = self.inner.sum_squared_rows(weights)
         return None if known is None else (self._freed(known[0]), known[1])
 
@@ -87,14 +99,14 @@ def factored(
     """
     if left.identity:
         return at
-    if isinstance(at, MaterialisedLinearisation):
-        return MaterialisedLinearisation(residual, left.times(at.jacobian))
+    if at.stored is not None:
+        return MaterialisedLinearisation(residual, left.times(at.stored))
     return FactoredLinearisation(inner=at, residual=residual, left=left)
 
 
 def held(at: AbstractLinearisation, free: Bool[Array, " p"]) -> AbstractLinearisation:
     """A linearisation with the columns of what is not free left out. A stored J stays one."""
-    if isinstance(at, MaterialisedLinearisation):
+    if at.stored is not None:
         # What is held may have a derivative that is not finite.
-        return MaterialisedLinearisation(at.residual, jnp.where(free, at.jacobian, 0))
+        return MaterialisedLinearisation(at.residual, jnp.where(free, at.stored, 0))
     return HeldLinearisation(inner=at, residual=at.residual, free=free)

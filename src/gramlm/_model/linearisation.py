@@ -1,17 +1,8 @@
-"""The residual and products with its Jacobian at one point, under a memory policy.
-
-A *memory policy* decides what is stored between two products with J:
-
-- `Materialise` stores J.
-- `Keep` stores the linearised residual (`jax.linearize`): the cheapest products. For a kernel
-  evaluated inside the residual, what is stored is as large as J itself.
-- `Recompute` stores nothing: each product evaluates the residual again (`jvp`, `vjp`).
-- `RowBlocks` recomputes by blocks of residual rows: memory is bounded by the block.
-"""
+"""The residual and products with its Jacobian at one point."""
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +11,16 @@ from jaxtyping import Array, Float, Int
 
 from .._core.reductions import column_sum_squares, matmul, times_transpose
 from .._problem.residual.base import AbstractResidual
+
+# `diag(JᵀWJ)`, (p,), and the products with J that it cost.
+SquaredRows = tuple[Float[Array, " p"], int]
+
+
+class Source(NamedTuple):
+    """A residual function, and the point at which it is linearised."""
+
+    function: AbstractResidual
+    params: Float[Array, " p"]
 
 
 class AbstractLinearisation(eqx.Module):
@@ -49,13 +50,33 @@ class AbstractLinearisation(eqx.Module):
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         """`Jᵀ u`."""
 
-    def sum_squared_rows(
-        self, weights: Float[Array, " n"] | None = None
-    ) -> tuple[Float[Array, " p"], int] | None:
+    @property
+    @abc.abstractmethod
+    def stored(self) -> Float[Array, "n p"] | None:
+        """J where it is stored as a matrix, and None where it is not."""
+
+    @property
+    @abc.abstractmethod
+    def source(self) -> Source | None:
+        """The residual function of which it is the linearisation; None where that is not known."""
+
+    @abc.abstractmethod
+    def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
+        """`V Jᵀ`: `J v` for each row of V, in one pass over the data if that is possible."""
+
+    @abc.abstractmethod
+    def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
+        """`U J`: `Jᵀ u` for each row of U, in one pass over the data if that is possible."""
+
+    @abc.abstractmethod
+    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None) -> SquaredRows | None:
         """`diag(JᵀWJ)`, W diagonal, and the products with J that it cost; None where rows of J are
         not cheap.
         """
-        return None
+
+    @abc.abstractmethod
+    def kept(self) -> "AbstractLinearisation":
+        """The same, with what makes repeated products cheaper stored."""
 
     def column_norms_squared(
         self, seed: Int[Array, ""], num_probes: int
@@ -69,20 +90,37 @@ class AbstractLinearisation(eqx.Module):
         exact = self.sum_squared_rows()
         return _probed(self, seed, num_probes) if exact is None else exact
 
-    def kept(self) -> "AbstractLinearisation":
-        """The same, with what makes repeated products cheaper stored."""
-        return self
+
+class AbstractProductLinearisation(AbstractLinearisation):
+    """One of which nothing is known but products: to inherit from, with `num_params`, `jvp` and
+    `vjp`.
+    """
+
+    @property
+    def stored(self) -> None:
+        return None
+
+    @property
+    def source(self) -> None:
+        return None
 
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
-        """`V Jᵀ`: `J v` for each row of V, in one pass over the data."""
-        return _each_row(self.jvp, v)
+        return each_row(self.jvp, v)
 
     def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
-        """`U J`: `Jᵀ u` for each row of U, in one pass over the data."""
-        return _each_row(self.vjp, u)
+        return each_row(self.vjp, u)
+
+    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None) -> None:
+        return None
+
+    def kept(self) -> AbstractLinearisation:
+        return self
 
 
-def _each_row(product: Callable[[Array], Array], block: Array) -> Array:
+def each_row(
+    product: Callable[[Float[Array, " a"]], Float[Array, " b"]], block: Float[Array, "k a"]
+) -> Float[Array, "k b"]:
+    """A product with each row of a block by itself."""
     # One vector by itself: with an axis of one, the compiler may lay arrays out the wrong way
     # round (a network of 4096 points: 110 ms for the two products, 60 without).
     return product(block[0])[None] if block.shape[0] == 1 else jax.vmap(product)(block)
@@ -98,98 +136,33 @@ class MaterialisedLinearisation(AbstractLinearisation):
     def num_params(self) -> int:
         return self.jacobian.shape[1]
 
+    @property
+    def stored(self) -> Float[Array, "n p"]:
+        return self.jacobian
+
+    @property
+    def source(self) -> None:
+        return None
+
     def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
         return matmul(self.jacobian, v)
 
     def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
         return matmul(u, self.jacobian)
 
-    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None):
+    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None) -> SquaredRows:
         if weights is None:
             return column_sum_squares(self.jacobian), 0
         return column_sum_squares(jnp.sqrt(weights)[:, None] * self.jacobian), 0
 
     def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
-        return _each_row(self.jvp, v) if v.shape[0] == 1 else times_transpose(v, self.jacobian)
+        return each_row(self.jvp, v) if v.shape[0] == 1 else times_transpose(v, self.jacobian)
 
     def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
-        return _each_row(self.vjp, u) if u.shape[0] == 1 else matmul(u, self.jacobian)
+        return each_row(self.vjp, u) if u.shape[0] == 1 else matmul(u, self.jacobian)
 
-
-class AbstractDifferentiatedLinearisation(AbstractLinearisation):
-    """Products that differentiate the residual anew each time."""
-
-    function: eqx.AbstractVar[Any]
-    params: eqx.AbstractVar[Float[Array, " p"]]
-
-    @property
-    def num_params(self) -> int:
-        return self.function.num_params
-
-    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
-        return jax.jvp(self.function, (self.params,), (v,))[1]
-
-    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
-        return jax.vjp(self.function, self.params)[1](u)[0]
-
-    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None):
-        return _sum_squared_rows(self.function, self.params, weights)
-
-
-class RecomputedLinearisation(AbstractDifferentiatedLinearisation):
-    """Vectors of a block are multiplied each by itself."""
-
-    function: AbstractResidual
-    params: Float[Array, " p"]
-    residual: Float[Array, " n"]
-
-    def kept(self) -> "KeptLinearisation":
-        return _kept(self.function, self.params)
-
-
-class RowLinearisation(AbstractDifferentiatedLinearisation):
-    """Rows of J are assembled anew each time, some points at a time.
-
-    So one pass over the data serves any number of vectors by a matrix product; a single vector is
-    multiplied by differentiation.
-    """
-
-    function: AbstractResidual
-    params: Float[Array, " p"]
-    residual: Float[Array, " n"]
-
-    def jvp_block(self, v: Float[Array, "k p"]) -> Float[Array, "k n"]:
-        return self.function.rows_times(self.params, v)
-
-    def vjp_block(self, u: Float[Array, "k n"]) -> Float[Array, "k p"]:
-        return self.function.times_rows(self.params, u)
-
-
-class KeptLinearisation(AbstractLinearisation):
-    """Products that reuse one stored linearisation."""
-
-    function: AbstractResidual
-    params: Float[Array, " p"]
-    residual: Float[Array, " n"]
-    linear: Callable[[Array], Array]  # a pytree, as `jax.linearize` returns it
-
-    @property
-    def num_params(self) -> int:
-        return self.function.num_params
-
-    def jvp(self, v: Float[Array, " p"]) -> Float[Array, " n"]:
-        return self.linear(v)
-
-    def vjp(self, u: Float[Array, " n"]) -> Float[Array, " p"]:
-        return jax.linear_transpose(self.linear, self.params)(u)[0]
-
-    def sum_squared_rows(self, weights: Float[Array, " n"] | None = None):
-        return _sum_squared_rows(self.function, self.params, weights)
-
-
-def _sum_squared_rows(function: AbstractResidual, params, weights):
-    exact = function.sum_squared_rows(params, weights)
-    return None if exact is None else (exact, function.assembly_products())
+    def kept(self) -> "MaterialisedLinearisation":
+        return self
 
 
 def _probed(linearisation: AbstractLinearisation, seed: Int[Array, ""], num_probes: int):
@@ -204,12 +177,3 @@ def _probed(linearisation: AbstractLinearisation, seed: Int[Array, ""], num_prob
         jnp.zeros((p,), dtype),
     )
     return total / num_probes, num_probes
-
-
-def _kept(function: AbstractResidual, params: Float[Array, " p"]) -> KeptLinearisation:
-    residual, linear = jax.linearize(function, params)
-    return KeptLinearisation(function=function, params=params, residual=residual, linear=linear)
-
-
-def _recomputed(function: AbstractResidual, params: Float[Array, " p"]):
-    return RecomputedLinearisation(function=function, params=params, residual=function(params))

@@ -1,28 +1,18 @@
 """J, or the triangle R of `J = QR`, as a matrix, from whatever a linearisation offers."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core.arrays import VECTORS_AT_A_TIME, map_blocks, unit_rows
-from .._problem.residual.base import AbstractResidual
-from .linearisation import AbstractLinearisation, MaterialisedLinearisation
-
-
-def residual_function(at: AbstractLinearisation) -> AbstractResidual | None:
-    """The residual behind a linearisation of the package; one of the user's may have none."""
-    function = getattr(at, "function", None)
-    return function if isinstance(function, AbstractResidual) else None
+from .linearisation import AbstractLinearisation
 
 
 def jacobian_of(at: AbstractLinearisation) -> Float[Array, "n p"]:
     """J: stored, assembled, or from min(n, p) products."""
-    if isinstance(at, MaterialisedLinearisation):
-        return at.jacobian
-    function = residual_function(at)
-    if function is not None:
-        return function.value_and_jacobian(_point(at))[1]
+    if at.stored is not None:
+        return at.stored
+    if at.source is not None:
+        return at.source.function.value_and_jacobian(at.source.params)[1]
     n, p, dtype = at.num_residuals, at.num_params, at.residual.dtype
     count = min(VECTORS_AT_A_TIME, n, p)
     if n <= p:
@@ -36,11 +26,6 @@ def triangle_of(at: AbstractLinearisation) -> Float[Array, "m p"]:
     For `Rows` under a memory policy that does not store J it comes from one block of rows after
     another, and J never exists.
     """
-    function = residual_function(at)
-    if function is not None:
-        return function.triangle(_point(at))
+    if at.source is not None:
+        return at.source.function.triangle(at.source.params)
     return jnp.linalg.qr(jacobian_of(at), mode="r")
-
-
-def _point(at: Any) -> Float[Array, " p"]:
-    return at.params

@@ -1,4 +1,4 @@
-"""The residual and products with its Jacobian at one point, under a memory policy.
+"""What is stored between two products with J.
 
 A *memory policy* decides what is stored between two products with J:
 
@@ -15,13 +15,8 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._problem.residual.base import AbstractResidual
-from .linearisation import (
-    AbstractLinearisation,
-    MaterialisedLinearisation,
-    RowLinearisation,
-    _kept,
-    _recomputed,
-)
+from .differentiated import RowLinearisation, kept_at, recomputed_at
+from .linearisation import AbstractLinearisation, MaterialisedLinearisation
 
 # Data points evaluated at a time where J is stored.
 _POINTS = 256
@@ -48,7 +43,7 @@ class Keep(AbstractMemoryPolicy):
         return function
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
-        return _kept(function, params), 0
+        return kept_at(function, params), 0
 
 
 class Materialise(AbstractMemoryPolicy):
@@ -74,7 +69,7 @@ class Recompute(AbstractMemoryPolicy):
         return function
 
     def linearise(self, function: AbstractResidual, params: Float[Array, " p"]):
-        return _recomputed(function, params), 0
+        return recomputed_at(function, params), 0
 
 
 class RowBlocks(AbstractMemoryPolicy):
@@ -102,4 +97,4 @@ class RowBlocks(AbstractMemoryPolicy):
         if function.cheap_rows and self.assemble:
             at = RowLinearisation(function=function, params=params, residual=function(params))
             return at, 0
-        return _recomputed(function, params), 0
+        return recomputed_at(function, params), 0

@@ -42,6 +42,20 @@ def dual_norm(metric: lx.AbstractLinearOperator, g: Float[Array, " p"]) -> Float
     return jnp.sqrt(jnp.maximum(dot(g, metric_inverse(metric, g)), 0))
 
 
+def checked(operator: lx.AbstractLinearOperator, name: str, size: int) -> lx.AbstractLinearOperator:
+    """The operator, if it is a positive definite one of this size; `name` is for the message."""
+    if operator.in_size() != size or operator.out_size() != size:
+        raise ValueError(
+            f"`{name}` must be a square operator of size {size}; got one of "
+            f"{operator.out_size()} by {operator.in_size()}."
+        )
+    if not (lx.is_positive_semidefinite(operator) or lx.is_diagonal(operator)):
+        raise ValueError(
+            f"`{name}` must be tagged as positive definite (`lx.positive_semidefinite_tag`)."
+        )
+    return operator
+
+
 class AbstractMetric(eqx.Module, Generic[State]):
     """Supplies the metric M for each Jacobian."""
 

@@ -10,8 +10,9 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, Float
 
 from .._core.arrays import map_blocks, symmetrised, unit_rows
+from .gram import Gram
 from .linearisation import AbstractLinearisation
-from .metric import metric_inverse
+from .metric import checked
 
 Operator = TypeVar("Operator", bound="AbstractDampedOperator")
 
@@ -20,19 +21,23 @@ class AbstractDampedOperator(lx.AbstractLinearOperator):
     """A symmetric positive semidefinite operator made of products with J.
 
     **Attributes:** `linearisation`, `damping` λ (a scalar), `metric` M (a lineax operator on
-    parameter space, or None for the identity), `weight` D (a lineax operator on residual space,
+    parameter space, or None for the identity), `damper` D (a lineax operator on residual space,
     or None), `block_size`: how many columns `as_matrix` assembles at a time.
     """
 
     linearisation: eqx.AbstractVar[AbstractLinearisation]
     damping: eqx.AbstractVar[ArrayLike]
     metric: eqx.AbstractVar[lx.AbstractLinearOperator | None]
-    weight: eqx.AbstractVar[lx.AbstractLinearOperator | None]
+    damper: eqx.AbstractVar[lx.AbstractLinearOperator | None]
     block_size: eqx.AbstractVar[int]
 
     def __check_init__(self):
-        _check_operator(self.metric, "metric", self.linearisation.num_params)
-        _check_operator(self.weight, "weight", self.linearisation.num_residuals)
+        for operator, name, size in (
+            (self.metric, "metric", self.linearisation.num_params),
+            (self.damper, "damper", self.linearisation.num_residuals),
+        ):
+            if operator is not None:
+                checked(operator, name, size)
         if self.block_size < 1:
             raise ValueError(f"`block_size` must be at least 1; got {self.block_size}.")
 
@@ -86,23 +91,20 @@ class GramOperator(AbstractDampedOperator):
     linearisation: AbstractLinearisation
     damping: ArrayLike = 0.0
     metric: lx.AbstractLinearOperator | None = None
-    weight: lx.AbstractLinearOperator | None = None
+    damper: lx.AbstractLinearOperator | None = None
     block_size: int = eqx.field(static=True, default=256)
 
+    @property
+    def _gram(self) -> Gram:
+        return Gram.of(self.linearisation, self.metric)
+
     def mv(self, vector: Float[Array, " n"]) -> Float[Array, " n"]:
-        back = self.linearisation.vjp(vector)
-        if self.metric is not None:
-            back = metric_inverse(self.metric, back)
-        weighted = vector if self.weight is None else self.weight.mv(vector)
-        return self.linearisation.jvp(back) + self.shift * weighted
+        damped = vector if self.damper is None else self.damper.mv(vector)
+        return self._gram.multiply(vector) + self.shift * damped
 
     def mv_block(self, vectors: Float[Array, "k n"]) -> Float[Array, "k n"]:
-        back = self.linearisation.vjp_block(vectors)
-        if self.metric is not None:
-            metric = self.metric
-            back = jax.vmap(lambda v: metric_inverse(metric, v))(back)
-        weighted = vectors if self.weight is None else jax.vmap(self.weight.mv)(vectors)
-        return self.linearisation.jvp_block(back) + self.shift * weighted
+        damped = vectors if self.damper is None else jax.vmap(self.damper.mv)(vectors)
+        return self._gram.multiply_block(vectors) + self.shift * damped
 
     def in_structure(self) -> jax.ShapeDtypeStruct:
         residual = self.linearisation.residual
@@ -118,23 +120,20 @@ class NormalOperator(AbstractDampedOperator):
     linearisation: AbstractLinearisation
     damping: ArrayLike = 0.0
     metric: lx.AbstractLinearOperator | None = None
-    weight: lx.AbstractLinearOperator | None = None
+    damper: lx.AbstractLinearOperator | None = None
     block_size: int = eqx.field(static=True, default=256)
 
+    @property
+    def _gram(self) -> Gram:
+        return Gram.of(self.linearisation, dual=False, damper=self.damper)
+
     def mv(self, vector: Float[Array, " p"]) -> Float[Array, " p"]:
-        image = self.linearisation.jvp(vector)
-        if self.weight is not None:
-            image = metric_inverse(self.weight, image)
         measured = vector if self.metric is None else self.metric.mv(vector)
-        return self.linearisation.vjp(image) + self.shift * measured
+        return self._gram.multiply(vector) + self.shift * measured
 
     def mv_block(self, vectors: Float[Array, "k p"]) -> Float[Array, "k p"]:
-        image = self.linearisation.jvp_block(vectors)
-        if self.weight is not None:
-            weight = self.weight
-            image = jax.vmap(lambda u: metric_inverse(weight, u))(image)
         measured = vectors if self.metric is None else jax.vmap(self.metric.mv)(vectors)
-        return self.linearisation.vjp_block(image) + self.shift * measured
+        return self._gram.multiply_block(vectors) + self.shift * measured
 
     def in_structure(self) -> jax.ShapeDtypeStruct:
         shape = (self.linearisation.num_params,)
@@ -142,20 +141,6 @@ class NormalOperator(AbstractDampedOperator):
 
     def out_structure(self) -> jax.ShapeDtypeStruct:
         return self.in_structure()
-
-
-def _check_operator(operator, name: str, size: int) -> None:
-    if operator is None:
-        return
-    if operator.in_size() != size or operator.out_size() != size:
-        raise ValueError(
-            f"`{name}` must be a square operator of size {size}; got one of "
-            f"{operator.out_size()} by {operator.in_size()}."
-        )
-    if not (lx.is_positive_semidefinite(operator) or lx.is_diagonal(operator)):
-        raise ValueError(
-            f"`{name}` must be tagged as positive definite (`lx.positive_semidefinite_tag`)."
-        )
 
 
 @lx.is_symmetric.register(AbstractDampedOperator)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._core.arrays import safe_divide
 from .._core.reductions import all_finite, dot, norm, sum_squares
+from .gram import Gram
 from .linearisation import AbstractLinearisation
 from .metric import dual_norm, metric_inverse, metric_norm
 
@@ -31,16 +32,18 @@ def largest_eigenvalue(
     tiny = jnp.finfo(probe.dtype).tiny
     iterations = jnp.where(first, _FIRST_POWER_ITERATIONS, _POWER_ITERATIONS)
 
+    gram = Gram.of(at, metric, dual=False)  # not symmetric: M⁻¹ as a whole on one side
+
     def normalised(x):
         return safe_divide(x, metric_norm(metric, x))
 
     def iterate(_, carry):
         x, largest = carry
-        image = at.jvp(x)
+        image = gram.pull(x)
         # A square may underflow where its number does not: zero is kept for J = 0.
         square = jnp.where(jnp.any(image != 0), jnp.maximum(sum_squares(image), tiny), 0)
         # Each square is a lower bound, and they grow unless the vector has underflowed.
-        return normalised(metric_inverse(metric, at.vjp(image))), jnp.maximum(largest, square)
+        return normalised(gram.push(image)), jnp.maximum(largest, square)
 
     # No vector alone is safe: J may annihilate the one, and a small gradient be all rounding.
     downhill = normalised(metric_inverse(metric, gradient))

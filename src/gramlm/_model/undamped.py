@@ -9,9 +9,10 @@ import lineax as lx
 from jaxtyping import Array, Float, Int
 
 from .._core.arrays import unit_rows
+from .._core.reductions import row_sum_squares
 from .form import Form
-from .linearisation import AbstractLinearisation, MaterialisedLinearisation
-from .whitened import WhitenedJacobian
+from .gram import Gram
+from .linearisation import AbstractLinearisation
 from .whitening import Whitening
 
 
@@ -23,7 +24,7 @@ class UndampedSystem(eqx.Module):
     with K as two. `largest` is an estimate of λmax(K).
     """
 
-    jacobian: WhitenedJacobian
+    gram: Gram[Whitening]
     metric: lx.AbstractLinearOperator
     largest: Float[Array, ""]
 
@@ -37,75 +38,66 @@ class UndampedSystem(eqx.Module):
     ) -> "UndampedSystem":
         """The system in the form that `form` comes to."""
         side = form.resolve(linearisation.num_residuals, linearisation.num_params)
-        return cls(WhitenedJacobian(linearisation, metric, side is Form.dual), metric, largest)
+        return cls(Gram.whitened(linearisation, metric, side is Form.dual), metric, largest)
 
     @property
     def linearisation(self) -> AbstractLinearisation:
         """The residual and products with J."""
-        return self.jacobian.at
+        return self.gram.at
 
     @property
     def whitening(self) -> Whitening:
         """L."""
-        return self.jacobian.whitening
+        return self.gram.params
 
     @property
     def dual(self) -> bool:
         """Whether K acts on residuals."""
-        return self.jacobian.wide
+        return self.gram.dual
 
     @property
     def size(self) -> int:
         """m, the order of K."""
-        return self.jacobian.size
+        return self.gram.size
 
     @property
     def dtype(self) -> Any:
         """The dtype of K."""
-        return self.jacobian.dtype
+        return self.gram.dtype
 
     @property
     def stored(self) -> bool:
         """Whether rows of B can be read off: J is a matrix, and the metric diagonal."""
-        return self._diagonal_metric and isinstance(self.linearisation, MaterialisedLinearisation)
-
-    # One vector at a time these are not the products of `WhitenedJacobian`, which may assemble
-    # rows of J for a block.
+        return self.whitening.diagonal and self.linearisation.stored is not None
 
     def push(self, y: Float[Array, " q"]) -> Float[Array, " m"]:
         """`B y`."""
-        if self.dual:
-            return self.linearisation.jvp(self.whitening.step(y))
-        return self.whitening.rows(self.linearisation.vjp(y)[None])[0]
+        return self.gram.push(y)
 
     def pull(self, x: Float[Array, " m"]) -> Float[Array, " q"]:
         """`Bᵀ x`."""
-        if self.dual:
-            return self.whitening.rows(self.linearisation.vjp(x)[None])[0]
-        return self.linearisation.jvp(self.whitening.step(x))
+        return self.gram.pull(x)
 
     def multiply(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
         """`K x`."""
-        return self.push(self.pull(x))
+        return self.gram.multiply(x)
 
     def multiply_block(self, x: Float[Array, "k m"]) -> Float[Array, "k m"]:
         """`X K`, in two passes over the data."""
-        return self.jacobian.gram(x)
+        return self.gram.multiply_block(x)
 
     def rows(self, start: Int[Array, ""], count: int) -> Float[Array, "count q"]:
         """Rows `start … start + count` of B; those beyond its last are zero.
 
         They cost `count` products, unless B is `stored`.
         """
-        if not self.stored:
-            return self.jacobian.leave(unit_rows(start, count, self.size, self.dtype))
-        assert isinstance(self.linearisation, MaterialisedLinearisation)
+        jacobian, factor = self.linearisation.stored, self.whitening.factor
+        if jacobian is None or not self.whitening.diagonal:
+            return self.gram.leave(unit_rows(start, count, self.size, self.dtype))
         wanted = start + jnp.arange(count)
-        axis = 0 if self.dual else 1
-        taken = jnp.take(self.linearisation.jacobian, wanted, axis, mode="fill", fill_value=0)
+        taken = jnp.take(jacobian, wanted, 0 if self.dual else 1, mode="fill", fill_value=0)
         if self.dual:
             return self.whitening.rows(taken)
-        factor = self.whitening.factor
         if factor is None:
             return taken.T
         return (taken / jnp.take(factor, wanted, mode="fill", fill_value=1)).T
@@ -116,26 +108,20 @@ class UndampedSystem(eqx.Module):
         Exact where that is cheap, and otherwise the mean of `(B z)²` over `num_probes` random
         sign vectors z, whose expectation it is.
         """
-        if self.dual and self.stored:
-            assert isinstance(self.linearisation, MaterialisedLinearisation)
-            return jnp.sum(self.whitening.rows(self.linearisation.jacobian) ** 2, axis=1), 0
-        if not self.dual and self._diagonal_metric:
+        jacobian = self.linearisation.stored
+        if self.dual and jacobian is not None and self.whitening.diagonal:
+            return row_sum_squares(self.whitening.rows(jacobian)), 0
+        if not self.dual and self.whitening.diagonal:
             squares, products = self.linearisation.column_norms_squared(seed, num_probes)
             factor = self.whitening.factor
             return squares if factor is None else squares / factor**2, products
         key = jax.random.key(seed)
-        at = self.linearisation
-        other_size = at.num_params if self.dual else at.num_residuals
+        length = self.gram.other_size
 
         def add(i: Int[Array, ""], total: Float[Array, " m"]) -> Float[Array, " m"]:
             # One probe after another: a block would need the memory of one.
-            signs = jax.random.rademacher(jax.random.fold_in(key, i), (other_size,), self.dtype)
+            signs = jax.random.rademacher(jax.random.fold_in(key, i), (length,), self.dtype)
             return total + self.push(signs) ** 2
 
         total = jax.lax.fori_loop(0, num_probes, add, jnp.zeros(self.size, self.dtype))
         return total / num_probes, num_probes
-
-    @property
-    def _diagonal_metric(self) -> bool:
-        factor = self.whitening.factor
-        return factor is None or factor.ndim == 1

@@ -17,7 +17,7 @@ from ..._core.flatten import as_parameters
 from ..._core.reductions import matmul
 from ..._linear.auto import AutoMemory, ProblemSize
 from ..._model.linearise import model_at
-from ..._model.matrix import jacobian_of, residual_function, triangle_of
+from ..._model.matrix import jacobian_of, triangle_of
 from ..._model.memory import AbstractMemoryPolicy, Materialise, Recompute
 from ..._model.model import Model
 from ..._problem.build import flat_problem
@@ -310,12 +310,11 @@ def _model(
     if memory is not None:
         return model_at(problem, flat, memory)
     at = model_at(problem, flat, Recompute()).at  # for its shapes: nothing of it is computed
-    function = residual_function(at)
     size = ProblemSize(
         residuals=at.num_residuals,
         params=flat.size,
         itemsize=flat.dtype.itemsize,
-        cheap_rows=function is not None and function.cheap_rows,
+        cheap_rows=at.source is not None and at.source.function.cheap_rows,
         accelerator=jax.default_backend() != "cpu",
         memory_limit=_MEMORY_LIMIT,
     )

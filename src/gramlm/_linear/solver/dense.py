@@ -10,6 +10,7 @@ from ..._core.arrays import safe_divide
 from ..._core.reductions import matmul, norm, symmetric_product
 from ..._model.form import Form
 from ..._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
+from ..._model.matrix import jacobian_of
 from ..._model.memory import AbstractMemoryPolicy
 from ..._model.whitening import Whitening, whitening
 from ..._problem.residual.base import AbstractResidual
@@ -84,12 +85,10 @@ class DenseSolver(AbstractGramSolver):
         form: Form,
         recycled: None,
     ) -> AbstractFactorisation:
-        if not isinstance(linearisation, MaterialisedLinearisation):
-            raise TypeError("`DenseSolver` factorises what its own `linearise` returns.")
-        factor = whitening(metric)
+        jacobian, factor = jacobian_of(linearisation), whitening(metric)
         if linearisation.num_params <= min(_SMALL, linearisation.num_residuals):
-            return ScaledFactorisation.of(linearisation.jacobian, factor)
-        rows = factor.rows(linearisation.jacobian)
+            return ScaledFactorisation.of(jacobian, factor)
+        rows = factor.rows(jacobian)
         side = form.resolve(*rows.shape)
         tall = rows.T if side is Form.dual else rows
         if tall.shape[1] <= _SMALL:

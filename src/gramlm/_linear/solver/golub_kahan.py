@@ -15,7 +15,7 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int
 
 from ..._core.reductions import all_finite, dot, matmul, norm, sum_squares, times_transpose
-from ..._model.linearisation import AbstractLinearisation
+from ..._model.gram import Gram
 from ..._model.whitening import Whitening
 from ..algebra.basis import KEPT, Subspace, combined, orthonormal, outside
 from ..algebra.cg import normal_gap, preconditioned_cg
@@ -114,8 +114,7 @@ class TallSubspace(eqx.Module):
 class GolubKahanFactorisation(AbstractFactorisation):
     """Products with A, and what is recycled; the bases are the work."""
 
-    linearisation: AbstractLinearisation
-    whitening: Whitening
+    gram: Gram[Whitening]
     recycled: Recycled
     largest: Float[Array, ""]
     rounding: Float[Array, ""]
@@ -130,14 +129,6 @@ class GolubKahanFactorisation(AbstractFactorisation):
     def recycle(self, work: Work) -> Recycled:
         return recycled(work.space, work.damping, self.keep, self.recycled)
 
-    def forward(self, block: Float[Array, "b p"]) -> Float[Array, "b n"]:
-        """A times each row."""
-        return self.linearisation.jvp_block(jax.vmap(self.whitening.step)(block))
-
-    def backward(self, block: Float[Array, "b n"]) -> Float[Array, "b p"]:
-        """Aᵀ times each row."""
-        return self.whitening.rows(self.linearisation.vjp_block(block))
-
 
 class GolubKahanSystem(AbstractDampedSystem):
     """Least-squares solutions from the bases, which grow until they are good enough."""
@@ -148,9 +139,9 @@ class GolubKahanSystem(AbstractDampedSystem):
 
     def solve(self, rhs: Float[Array, " n"], work: Work, tolerance: Float[Array, ""]) -> LinearStep:
         factors = self.factors
-        gradient = factors.whitening.rows(factors.linearisation.vjp(rhs)[None])[0]
+        gradient = factors.gram.push(rhs)
         v, image, outcome = _solved(self, gradient, rhs, work, tolerance)
-        step = -factors.whitening.step(v)
+        step = -factors.gram.params.step(v)
         return LinearStep(
             step=step,
             image=-image,
@@ -190,7 +181,7 @@ def _solved(
             # basis it vanishes but for the rounding of y.
             scale = jnp.sqrt(factors.largest) * norm(rhs)
             left = rhs - image
-            gradient_left = factors.backward(left[None]) - damping * v
+            gradient_left = factors.gram.transposed(left[None]) - damping * v
             rho = outside(gradient_left, space.params.vectors, space.count)[0]
             rounding = eps * (jnp.sqrt(factors.largest) * norm(left) + damping * norm(y))
         return Attempt(
@@ -205,7 +196,7 @@ def _solved(
         )
 
     def extend(space: TallSubspace, damped, candidates: Float[Array, "b p"]):
-        return space.extended(candidates, factors.forward, factors.backward), damped
+        return space.extended(candidates, factors.gram.times, factors.gram.transposed), damped
 
     end = grown(factors.recycled, factors.sizes, work, None, tolerance, attempt, extend)
     y = end.last.coordinates
@@ -218,7 +209,7 @@ def _solved(
     def iterate():
         triangle = end.space.factors(damping)[1]
         found = preconditioned_cg(
-            lambda x: factors.backward(factors.forward(x[None]))[0],
+            lambda x: factors.gram.multiply_block(x[None])[0],
             deflation(params, damping, lambda x: jsl.cho_solve((triangle, False), x)),
             gradient,
             damping,
@@ -228,7 +219,7 @@ def _solved(
             start=(v, params.multiply(y)),
             gap=normal_gap,
         )
-        return found, factors.forward(found.solution[None])[0]
+        return found, factors.gram.times(found.solution[None])[0]
 
     return finished(v, image, outcome, ~end.last.meets(tolerance), norm(gradient), iterate)
 
@@ -241,8 +232,8 @@ def _(primals, tangents):
     v, image, outcome = _solved(system, gradient, rhs, work, tolerance)
 
     def damped(system: GolubKahanSystem):
-        forward = system.factors.forward(v[None])
-        return forward[0], system.factors.backward(forward)[0], system.damping * v
+        image = system.factors.gram.times(v[None])
+        return image[0], system.factors.gram.transposed(image)[0], system.damping * v
 
     _, moved = eqx.filter_jvp(damped, (system,), (t_system,))
     t_image = jnp.zeros_like(image) if moved[0] is None else moved[0]

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 from ..._core.checks import check_at_least, check_not_negative, check_positive
 from ..._core.reductions import all_finite, dot, matmul, norm, sum_squares, symmetric_product
 from ..._model.form import Form
-from ..._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
-from ..._model.metric import metric_inverse
-from ..._model.whitening import whitening
+from ..._model.gram import Gram
+from ..._model.linearisation import AbstractLinearisation
+from ..._model.whitening import Inverse, whitening
 from ..algebra.basis import DampedSubspace, Subspace
 from ..algebra.cg import dual_gap, preconditioned_cg
 from ..algebra.finish import deflation, finished
@@ -124,13 +124,12 @@ class KrylovSolver(AbstractGramSolver):
         eps = jnp.finfo(residual.dtype).eps
         if form.resolve(n, p) is Form.dual:
             sizes = self._sizes(n)
-            formed, gram = self._formed(linearisation, metric, recycled)
+            formed, matrix = self._formed(linearisation, metric, recycled)
             return KrylovFactorisation(
-                linearisation=linearisation,
-                metric=metric,
+                gram=Gram.of(linearisation, metric),
                 recycled=recycled,
                 formed=formed,
-                gram=gram,
+                matrix=matrix,
                 largest=largest_eigenvalue,
                 rounding=_ROUNDING * eps * largest_eigenvalue,
                 work=Work.fresh(Subspace.empty(sizes.capacity, residual)),
@@ -140,8 +139,7 @@ class KrylovSolver(AbstractGramSolver):
             )
         sizes = self._sizes(p).for_range(n)
         return GolubKahanFactorisation(
-            linearisation=linearisation,
-            whitening=whitening(metric),
+            gram=Gram.whitened(linearisation, metric, dual=False),
             recycled=recycled,
             largest=largest_eigenvalue,
             rounding=eps**2 * largest_eigenvalue,
@@ -159,10 +157,9 @@ class KrylovSolver(AbstractGramSolver):
     ) -> tuple[Bool[Array, ""], Float[Array, "n n"] | None]:
         """Whether K is formed, and K if it may be."""
         n = linearisation.num_residuals
-        stored = isinstance(linearisation, MaterialisedLinearisation)
-        if not (self.may_form and stored and linearisation.residual.dtype == jnp.float64):
+        rows, double = linearisation.stored, linearisation.residual.dtype == jnp.float64
+        if rows is None or not (self.may_form and double):
             return jnp.asarray(False), None
-        rows = linearisation.jacobian
         return jax.lax.cond(
             recycled.basis_size > _FORMED_PART * n,
             lambda: (jnp.asarray(True), symmetric_product(whitening(metric).rows(rows))),
@@ -173,11 +170,10 @@ class KrylovSolver(AbstractGramSolver):
 class KrylovFactorisation(AbstractFactorisation):
     """The dual form: products with K, and what is recycled; the basis itself is the work."""
 
-    linearisation: AbstractLinearisation
-    metric: lx.AbstractLinearOperator
+    gram: Gram[Inverse]
     recycled: Recycled
     formed: Bool[Array, ""]
-    gram: Float[Array, "n n"] | None
+    matrix: Float[Array, "n n"] | None
     largest: Float[Array, ""]
     rounding: Float[Array, ""]
     work: Work
@@ -205,16 +201,12 @@ class KrylovFactorisation(AbstractFactorisation):
 
     def multiply(self, block: Float[Array, "b n"]) -> Float[Array, "b n"]:
         """K times each row of a block, in two passes over the data unless it is formed."""
-
-        def by_products(block: Float[Array, "b n"]) -> Float[Array, "b n"]:
-            back = self.linearisation.vjp_block(block)
-            back = jax.vmap(lambda v: metric_inverse(self.metric, v))(back)
-            return self.linearisation.jvp_block(back)
-
-        gram = self.gram
-        if gram is None:
-            return by_products(block)
-        return jax.lax.cond(self.formed, lambda x: matmul(x, gram), by_products, block)
+        gram, matrix = self.gram, self.matrix
+        if matrix is None:
+            return gram.multiply_block(block)
+        return jax.lax.cond(
+            self.formed, lambda x: matmul(x, matrix), lambda x: gram.multiply_block(x), block
+        )
 
 
 class KrylovSystem(AbstractDampedSystem):
@@ -227,7 +219,7 @@ class KrylovSystem(AbstractDampedSystem):
     def solve(self, rhs: Float[Array, " n"], work: Work, tolerance: Float[Array, ""]) -> LinearStep:
         factors = self.factors
         w, image, outcome = _solved(self, rhs, work, tolerance)
-        step = -metric_inverse(factors.metric, factors.linearisation.vjp(w))
+        step = -factors.gram.pull(w)  # M⁻¹ Jᵀ w
         return LinearStep(
             step=step,
             image=-image,

@@ -107,6 +107,7 @@ class LineaxFactorisation(AbstractFactorisation):
             operator=operator,
             state=state,
             metric=self.metric,
+            form=self.form,
             setup_products=2 * operator.in_size() if direct else 0,
         )
 
@@ -118,11 +119,12 @@ class LineaxSystem(AbstractDampedSystem):
     operator: AbstractDampedOperator
     state: Any
     metric: lx.AbstractLinearOperator
+    form: Form = eqx.field(static=True)
     setup_products: int = eqx.field(static=True)
 
     def solve(self, rhs: Float[Array, " n"], work: None, tolerance: Float[Array, ""]) -> LinearStep:
         at = self.operator.linearisation
-        dual = isinstance(self.operator, GramOperator)
+        dual = self.form is Form.dual
         b = rhs if dual else at.vjp(rhs)
         scale = norm(b)
         # A unit right-hand side makes absolute tolerances relative, and nothing overflows.
