@@ -43,6 +43,7 @@ from ._linear.solver.base import AbstractFactorisation as AbstractFactorisation
 from ._linear.solver.base import AbstractGramSolver as AbstractGramSolver
 from ._linear.solver.base import FoundDamping as FoundDamping
 from ._linear.solver.base import LinearStep as LinearStep
+from ._linear.solver.base import damping_by_solves as damping_by_solves
 from ._linear.solver.conjugate_gradient import ConjugateGradient as ConjugateGradient
 from ._linear.solver.dense import DenseSolver as DenseSolver
 from ._linear.solver.krylov import KrylovSolver as KrylovSolver
@@ -50,7 +51,9 @@ from ._linear.solver.lineax_adapter import LineaxSolver as LineaxSolver
 from ._linear.solver.pcg import PreconditionedCG as PreconditionedCG
 from ._model.form import Form as Form
 from ._model.linearisation import AbstractLinearisation as AbstractLinearisation
+from ._model.linearisation import AbstractProductLinearisation as AbstractProductLinearisation
 from ._model.linearisation import MaterialisedLinearisation as MaterialisedLinearisation
+from ._model.linearisation import each_row as each_row
 from ._model.linearise import linearise as linearise
 from ._model.memory import AbstractMemoryPolicy as AbstractMemoryPolicy
 from ._model.memory import Keep as Keep

@@ -188,6 +188,9 @@ class FixedFactorisation(gramlm.AbstractFactorisation):
     def at(self, damping):
         return FixedSystem(damping)
 
+    def damping_within(self, bound, work):
+        return gramlm.damping_by_solves(self, bound, work)
+
     def recycle(self, work):
         return work.here + work.before
 

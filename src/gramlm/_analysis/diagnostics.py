@@ -321,8 +321,9 @@ def _gram_diagonal(at, metric, num_probes: int | None, key) -> Estimate:
         return _mean_square(lambda z: gram.times(z[None])[0], n, p, num_probes, key, dtype)
     if at.stored is not None:
         return _exact(_row_squares(gram.params.rows(at.stored)))
-    if at.source is not None and at.source.function.cheap_rows:
-        return _exact(_each_row_squared(*at.source, gram.params))
+    source = at.source
+    if source is not None and source.function.cheap_rows:
+        return _exact(_each_row_squared(source.function, source.params, gram.params))
     return _exact(_squares(gram.times, gram.transposed, n, p, dtype))
 
 

@@ -29,20 +29,19 @@ class AbstractPreconditioner(eqx.Module, Generic[State]):
     def init(self, like: Float[Array, " m"]) -> State:
         """The state that knows nothing, for K of the order and dtype of `like`."""
 
+    @abc.abstractmethod
     def price(self, system: UndampedSystem) -> int:
-        """The products with J that `build` may take; with 0, unless overridden, it is called at
-        each Jacobian."""
-        return 0
+        """The products with J that `build` may take; with 0 it is called at each Jacobian."""
 
+    @abc.abstractmethod
     def build(
         self, system: UndampedSystem, damping: Float[Array, ""], seed: Int[Array, ""], state: State
     ) -> tuple[State, Int[Array, ""] | int]:
         """The state for this K, and the products with J that it took.
 
         `damping`: the λ of the last solve, or a first guess; `seed` differs from call to call;
-        `state` is that of an earlier Jacobian, and returned as it is unless overridden.
+        `state` is that of an earlier Jacobian; what learns nothing from K returns it as it is.
         """
-        return state, 0
 
     @abc.abstractmethod
     def at(
@@ -50,7 +49,6 @@ class AbstractPreconditioner(eqx.Module, Generic[State]):
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
         """`x ↦ M⁻¹x ≈ (K + λI)⁻¹x`, (m,) to (m,), in any units, from the state."""
 
+    @abc.abstractmethod
     def harvest(self, state: State, directions: SearchDirections) -> State:
-        """The state for the next Jacobian, given search directions and their images under K; as
-        it is unless overridden."""
-        return state
+        """The state for the next Jacobian, given search directions and their images under K."""

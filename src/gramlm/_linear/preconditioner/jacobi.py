@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from ..._core.checks import check_at_least
 from ..._model.undamped import UndampedSystem
+from ..algebra.directions import SearchDirections
 from .base import AbstractPreconditioner
 
 
@@ -43,3 +44,8 @@ class Jacobi(AbstractPreconditioner[Float[Array, " m"]]):
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
         scale = 1 / (state + damping)
         return lambda x: scale * x
+
+    def harvest(
+        self, state: Float[Array, " m"], directions: SearchDirections
+    ) -> Float[Array, " m"]:
+        return state

@@ -11,6 +11,7 @@ from ..._core.arrays import symmetrised
 from ..._core.checks import check_at_least
 from ..._core.reductions import column_sum_squares, matmul
 from ..._model.undamped import UndampedSystem
+from ..algebra.directions import SearchDirections
 from ..algebra.low_rank import SpectralApproximation, even_blocks
 from .base import AbstractPreconditioner
 
@@ -85,3 +86,8 @@ class PivotedCholesky(AbstractPreconditioner[SpectralApproximation]):
         self, system: UndampedSystem, damping: Float[Array, ""], state: SpectralApproximation
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
         return state.inverse(damping)
+
+    def harvest(
+        self, state: SpectralApproximation, directions: SearchDirections
+    ) -> SpectralApproximation:
+        return state

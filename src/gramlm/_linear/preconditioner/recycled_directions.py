@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..._core.checks import check_at_least
 from ..._model.undamped import UndampedSystem
@@ -33,6 +33,18 @@ class RecycledDirections(AbstractPreconditioner[SpectralApproximation]):
 
     def init(self, like: Float[Array, " m"]) -> SpectralApproximation:
         return SpectralApproximation.empty(min(self.rank, like.size), like)
+
+    def price(self, system: UndampedSystem) -> int:
+        return 0
+
+    def build(
+        self,
+        system: UndampedSystem,
+        damping: Float[Array, ""],
+        seed: Int[Array, ""],
+        state: SpectralApproximation,
+    ) -> tuple[SpectralApproximation, int]:
+        return state, 0
 
     def at(
         self, system: UndampedSystem, damping: Float[Array, ""], state: SpectralApproximation

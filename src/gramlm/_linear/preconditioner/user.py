@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..._core.reductions import matmul
 from ..._model.operators import AbstractDampedOperator, GramOperator, NormalOperator
 from ..._model.undamped import UndampedSystem
+from ..algebra.directions import SearchDirections
 from .base import AbstractPreconditioner
 
 Builder = Callable[[AbstractDampedOperator], lx.AbstractLinearOperator]
@@ -40,6 +41,14 @@ class UserPreconditioner(AbstractPreconditioner[None]):
     def init(self, like: Float[Array, " m"]) -> None:
         return None
 
+    def price(self, system: UndampedSystem) -> int:
+        return 0
+
+    def build(
+        self, system: UndampedSystem, damping: Float[Array, ""], seed: Int[Array, ""], state: None
+    ) -> tuple[None, int]:
+        return state, 0
+
     def at(
         self, system: UndampedSystem, damping: Float[Array, ""], state: None
     ) -> Callable[[Float[Array, " m"]], Float[Array, " m"]]:
@@ -55,6 +64,9 @@ class UserPreconditioner(AbstractPreconditioner[None]):
         if factor.ndim == 1:
             return lambda x: factor * operator.mv(factor * x)
         return lambda x: matmul(operator.mv(matmul(factor, x)), factor)
+
+    def harvest(self, state: None, directions: SearchDirections) -> None:
+        return state
 
 
 def _check(operator: lx.AbstractLinearOperator, size: int) -> None:

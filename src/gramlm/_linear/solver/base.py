@@ -106,18 +106,19 @@ class AbstractFactorisation(eqx.Module):
     def recycle(self, work: PyTree[Any]) -> PyTree[Any]:
         """What the next Jacobian shall know, from the work of the last solve; None for nothing."""
 
+    @abc.abstractmethod
     def damping_within(self, bound: LengthBound, work: PyTree[Any]) -> FoundDamping:
         """The λ of a bound on the length of the step, to a tenth of it.
 
-        By solving for a few values of λ, unless overridden. `work` is that of the last solve.
+        `damping_by_solves(self, bound, work)` finds it from any factorisation. `work` is that of
+        the last solve.
         """
-        return damping_by_solves(self, bound, work)
 
 
 def damping_by_solves(
     factors: AbstractFactorisation, bound: LengthBound, work: PyTree[Any]
 ) -> FoundDamping:
-    """The λ of a bound, by solving for a few values of λ."""
+    """The λ of a bound on the length of the step, by solving for a few values of λ."""
 
     def look(damping: Float[Array, ""], extra: tuple):
         (before, inverse_before), work, iterations, products = extra
@@ -149,14 +150,14 @@ class AbstractGramSolver(eqx.Module):
     ) -> PyTree[Any]:
         """What is recycled before the first Jacobian, from arrays of the right shape and dtype."""
 
+    @abc.abstractmethod
     def linearise(
         self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
     ) -> tuple[AbstractLinearisation, int]:
         """The linearisation that this solver wants, and the products with J it cost.
 
-        That of the memory policy, unless overridden.
+        That of the memory policy, `memory.linearise(function, params)`, unless it wants another.
         """
-        return memory.linearise(function, params)
 
     @abc.abstractmethod
     def factorise(

@@ -14,11 +14,14 @@ from ..._model.matrix import jacobian_of
 from ..._model.memory import AbstractMemoryPolicy
 from ..._model.whitening import Whitening, whitening
 from ..._problem.residual.base import AbstractResidual
+from ..algebra.secular import LengthBound
 from .base import (
     AbstractDampedSystem,
     AbstractFactorisation,
     AbstractGramSolver,
+    FoundDamping,
     LinearStep,
+    damping_by_solves,
     trusted,
 )
 from .scaled import ScaledFactorisation
@@ -111,6 +114,9 @@ class DenseFactorisation(AbstractFactorisation):
     rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
     work: None = None
+
+    def damping_within(self, bound: LengthBound, work: None) -> FoundDamping:
+        return damping_by_solves(self, bound, work)
 
     def recycle(self, work: None) -> None:
         return None

@@ -27,9 +27,9 @@ class AbstractDirectSystem(AbstractDampedSystem):
     def inverse(self, z: Float[Array, " p"]) -> Float[Array, " p"]:
         """`(AᵀA + λ EᵀE)⁻¹ z`, by the factors."""
 
+    @abc.abstractmethod
     def remaining(self, rhs: Float[Array, " n"], y: Float[Array, " p"]) -> Float[Array, " n"]:
-        """`b + Ay`; what is tiny beside b for a tiny λ needs more than this difference."""
-        return rhs + matmul(self.rows, y)
+        """`b + Ay`; what is tiny beside b for a tiny λ may need more than this difference."""
 
     @abc.abstractmethod
     def shift(self, y: Float[Array, " p"]) -> Float[Array, " p"]:

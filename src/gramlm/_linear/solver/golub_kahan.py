@@ -21,7 +21,14 @@ from ..algebra.basis import KEPT, Subspace, combined, orthonormal, outside
 from ..algebra.cg import normal_gap, preconditioned_cg
 from ..algebra.finish import deflation, finished
 from ..algebra.growth import Attempt, BlockSizes, Outcome, Recycled, Work, grown, recycled
-from .base import AbstractDampedSystem, AbstractFactorisation, LinearStep
+from ..algebra.secular import LengthBound
+from .base import (
+    AbstractDampedSystem,
+    AbstractFactorisation,
+    FoundDamping,
+    LinearStep,
+    damping_by_solves,
+)
 
 
 class TallSubspace(eqx.Module):
@@ -125,6 +132,9 @@ class GolubKahanFactorisation(AbstractFactorisation):
 
     def at(self, damping: Float[Array, ""]) -> "GolubKahanSystem":
         return GolubKahanSystem(factors=self, damping=damping)
+
+    def damping_within(self, bound: LengthBound, work: Work) -> FoundDamping:
+        return damping_by_solves(self, bound, work)
 
     def recycle(self, work: Work) -> Recycled:
         return recycled(work.space, work.damping, self.keep, self.recycled)

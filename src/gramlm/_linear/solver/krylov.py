@@ -13,7 +13,9 @@ from ..._core.reductions import all_finite, dot, matmul, norm, sum_squares, symm
 from ..._model.form import Form
 from ..._model.gram import Gram
 from ..._model.linearisation import AbstractLinearisation
+from ..._model.memory import AbstractMemoryPolicy
 from ..._model.whitening import Inverse, whitening
+from ..._problem.residual.base import AbstractResidual
 from ..algebra.basis import DampedSubspace, Subspace
 from ..algebra.cg import dual_gap, preconditioned_cg
 from ..algebra.finish import deflation, finished
@@ -110,6 +112,11 @@ class KrylovSolver(AbstractGramSolver):
         if form.resolve(residual.size, params.size) is Form.dual:
             return fresh_recycled(self._sizes(residual.size), residual)
         return fresh_recycled(self._sizes(params.size).for_range(residual.size), params)
+
+    def linearise(
+        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
+    ) -> tuple[AbstractLinearisation, int]:
+        return memory.linearise(function, params)
 
     def factorise(
         self,

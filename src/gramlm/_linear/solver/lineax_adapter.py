@@ -12,13 +12,18 @@ from ..._core.checks import check_between
 from ..._core.reductions import norm
 from ..._model.form import Form
 from ..._model.linearisation import AbstractLinearisation
+from ..._model.memory import AbstractMemoryPolicy
 from ..._model.metric import metric_inverse
 from ..._model.operators import AbstractDampedOperator, GramOperator, NormalOperator
+from ..._problem.residual.base import AbstractResidual
+from ..algebra.secular import LengthBound
 from .base import (
     AbstractDampedSystem,
     AbstractFactorisation,
     AbstractGramSolver,
+    FoundDamping,
     LinearStep,
+    damping_by_solves,
     trusted,
 )
 
@@ -61,6 +66,11 @@ class LineaxSolver(AbstractGramSolver):
     def init(self, residual: Float[Array, " n"], params: Float[Array, " p"], form: Form) -> None:
         return None
 
+    def linearise(
+        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
+    ) -> tuple[AbstractLinearisation, int]:
+        return memory.linearise(function, params)
+
     def factorise(
         self,
         linearisation: AbstractLinearisation,
@@ -88,6 +98,9 @@ class LineaxFactorisation(AbstractFactorisation):
     rounding: Float[Array, ""]
     form: Form = eqx.field(static=True)
     work: None = None
+
+    def damping_within(self, bound: LengthBound, work: None) -> FoundDamping:
+        return damping_by_solves(self, bound, work)
 
     def recycle(self, work: None) -> None:
         return None

@@ -13,12 +13,22 @@ from ..._core.checks import check_at_least, check_not_negative
 from ..._core.reductions import all_finite, norm
 from ..._model.form import Form
 from ..._model.linearisation import AbstractLinearisation
+from ..._model.memory import AbstractMemoryPolicy
 from ..._model.undamped import UndampedSystem
+from ..._problem.residual.base import AbstractResidual
 from ..algebra.cg import CGSolution, dual_gap, normal_gap, preconditioned_cg
 from ..algebra.directions import SearchDirections
+from ..algebra.secular import LengthBound
 from ..preconditioner.base import AbstractPreconditioner
 from ..preconditioner.recycled_directions import RecycledDirections
-from .base import AbstractDampedSystem, AbstractFactorisation, AbstractGramSolver, LinearStep
+from .base import (
+    AbstractDampedSystem,
+    AbstractFactorisation,
+    AbstractGramSolver,
+    FoundDamping,
+    LinearStep,
+    damping_by_solves,
+)
 
 # A step that is known to give two thirds of the decrease there is, or all but rounding, is worth a
 # trial.
@@ -109,6 +119,11 @@ class PreconditionedCG(AbstractGramSolver):
             step=none,
         )
 
+    def linearise(
+        self, memory: AbstractMemoryPolicy, function: AbstractResidual, params: Float[Array, " p"]
+    ) -> tuple[AbstractLinearisation, int]:
+        return memory.linearise(function, params)
+
     def factorise(
         self,
         linearisation: AbstractLinearisation,
@@ -174,6 +189,9 @@ class PCGFactorisation(AbstractFactorisation):
 
     def at(self, damping: Float[Array, ""]) -> "PCGSystem":
         return PCGSystem(factors=self, damping=damping)
+
+    def damping_within(self, bound: LengthBound, work: Work) -> FoundDamping:
+        return damping_by_solves(self, bound, work)
 
     def recycle(self, work: Work) -> Recycled:
         before = self.recycled

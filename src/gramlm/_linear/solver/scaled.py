@@ -117,6 +117,9 @@ class ScaledSystem(AbstractDirectSystem):
     def minimiser(self, rhs: Float[Array, " n"]) -> Float[Array, " p"]:
         return self.damped.least_squares(matmul(rhs, self.factors.orthogonal))
 
+    def remaining(self, rhs: Float[Array, " n"], y: Float[Array, " p"]) -> Float[Array, " n"]:
+        return rhs + matmul(self.rows, y)
+
     def inverse(self, z: Float[Array, " p"]) -> Float[Array, " p"]:
         return jsl.solve_triangular(self.damped.triangle, self.damped.forward(z))
 

@@ -14,12 +14,12 @@ from .direct import AbstractDirectSystem
 
 
 class SpectralFactorisation(AbstractFactorisation):
-    """`J L⁻ᵀ = U S Vᵀ`, so that J is never squared: `δ = −L⁻ᵀ V S/(S² + λ) Uᵀ b`."""
+    """`J L⁻ᵀ = U S Vᵀ`, so that J is never squared: `δ = −L⁻ᵀ V S/(S² + λ) Uᵀ b`, for n < p."""
 
     rows: Float[Array, "n p"]
-    left: Float[Array, "n k"]
-    values: Float[Array, " k"]
-    right: Float[Array, "k p"]
+    left: Float[Array, "n n"]
+    values: Float[Array, " n"]
+    right: Float[Array, "n p"]
     whitening: Whitening
     rounding: Float[Array, ""]
     work: None = None
@@ -71,20 +71,15 @@ class SpectralSystem(AbstractDirectSystem):
 
     def remaining(self, rhs: Float[Array, " n"], y: Float[Array, " p"]) -> Float[Array, " n"]:
         factors = self.factors
-        along = matmul(rhs, factors.left)
+        # No difference, which would lose what is tiny beside b: U is square.
         part = safe_divide(self.damping, factors.values**2 + self.damping)
-        damped = along * jnp.where(factors.values == 0, 1, part)
-        within = matmul(factors.left, damped)
-        if self.rows.shape[0] <= self.rows.shape[1]:
-            return within
-        return within + (rhs - matmul(factors.left, along))
+        damped = matmul(rhs, factors.left) * jnp.where(factors.values == 0, 1, part)
+        return matmul(factors.left, damped)
 
     def inverse(self, z: Float[Array, " p"]) -> Float[Array, " p"]:
         factors = self.factors
         along = matmul(factors.right, z)
         within = matmul(safe_divide(along, factors.values**2 + self.damping), factors.right)
-        if self.rows.shape[0] >= self.rows.shape[1]:
-            return within
         return within + (z - matmul(along, factors.right)) / self.damping
 
     def shift(self, y: Float[Array, " p"]) -> Float[Array, " p"]:
