@@ -47,7 +47,7 @@ def test_another_right_hand_side_starts_from_what_is_known(name, rng):
     expected, _ = case.exact(1e-2, rhs)
     assert step.solved
     assert np.linalg.norm(step.step - expected) <= error * np.linalg.norm(expected)
-    assert step.work.space.count > first.work.space.count > 0
+    assert step.work.space.basis.count > first.work.space.basis.count > 0
     again = case.solve(1e-2, tolerance, rhs=rhs)
     assert step.products < again.products
 
@@ -220,7 +220,7 @@ def test_too_little_room_is_owned_up_to(name):
     for damping in (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-6):
         step = case.solve(damping, 1e-6)
         missed = case.missed(step.step, damping)
-        assert step.work.space.count <= 8
+        assert step.work.space.basis.count <= 8
         assert missed <= 0.5 or not step.solved
         verdicts.append(bool(step.solved))
     assert verdicts[0]
@@ -236,7 +236,7 @@ def test_conjugate_gradients_finish_what_a_full_basis_leaves(name):
     for damping in (1e-2, 1e-4):
         step = case.solve(damping, tolerance)
         assert step.solved
-        assert step.work.space.count <= 12
+        assert step.work.space.basis.count <= 12
         assert step.iterations > 3
         assert step.products >= 2 * step.iterations
         assert case.missed(step.step, damping) <= 4 * tolerance**2
@@ -306,5 +306,5 @@ def test_a_basis_with_room_for_the_whole_space_solves_any_right_hand_side(shape,
         work = step.work
         assert step.solved
         assert case.missed(step.step, 1e-6, rhs=rhs) <= 1e-12
-        assert work.space.count <= 40
-    assert work.space.count == 40
+        assert work.space.basis.count <= 40
+    assert work.space.basis.count == 40

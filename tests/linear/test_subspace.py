@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gramlm._linear.algebra.basis import DampedSubspace, Subspace, orthonormal
-from gramlm._linear.solver.golub_kahan import TallSubspace
+from gramlm._linear.algebra.basis import DampedSubspace, Subspace
+from gramlm._linear.algebra.blocks import orthonormal
+from gramlm._linear.algebra.tall import TallSubspace
 
 LENGTH, ROOM, BLOCK = 60, 42, 7
 DTYPES = [jnp.float32, jnp.float64]
@@ -213,7 +214,7 @@ def test_a_tall_basis_holds_the_whole_image(kind, condition, dtype, rng):
         space = extended_tall(space, block, a)
     z, u, r = (np.asarray(x, float) for x in (space.params.vectors, space.left, space.triangle))
     matrix, eps = np.asarray(a, float), float(jnp.finfo(dtype).eps)
-    assert space.count == off_orthonormal(z)[1]
+    assert space.params.count == off_orthonormal(z)[1]
     assert off_orthonormal(z)[0] <= ORTHONORMAL[dtype]
     assert off_orthonormal(u)[0] <= ORTHONORMAL[dtype]
     # Nothing of A Zᵀ may get lost: it is what the step is made of.

@@ -20,7 +20,7 @@ from .._model.linearisation import AbstractLinearisation
 from .._model.matrix import jacobian_of
 from .._model.whitening import Whitening
 from .._problem.residual.base import AbstractResidual
-from .krylov import damped_forms, krylov_basis
+from .krylov import damped_forms, krylov_basis, ritz_pairs
 
 # Ritz vectors count as eigenvectors, and are taken out of the probes, up to this residual relative
 # to their value: it leaves an error of at most its square in μ/(μ+λ), whatever λ is.
@@ -260,11 +260,11 @@ def _spectrum(at, metric, rank: int, rtol, basis_size: int, block: int, key) -> 
         return jnp.all(pairs.errors <= rtol * pairs.values[0])
 
     def enough(basis):
-        return (basis.used >= rank) & met(basis.ritz_pairs(rank))
+        return (basis.count >= rank) & met(ritz_pairs(basis, rank))
 
     random = jax.random.normal(key, (block, gram.size), gram.dtype)
     basis, products = krylov_basis(gram.multiply_block, basis_size, random, enough)
-    pairs = basis.ritz_pairs(rank)
+    pairs = ritz_pairs(basis, rank)
     vectors = pairs.vectors
     if not gram.dual:
         # Orthonormal even where an eigenvalue is rounding or zero.
@@ -290,7 +290,7 @@ def _effective_dimension(
     gram = Gram.whitened(at, metric)
     random = jax.random.normal(key, (block + num_probes, gram.size), gram.dtype)
     basis, _ = krylov_basis(gram.multiply_block, basis_size, random[:block])
-    mu, errors, vectors = basis.ritz_pairs(len(basis.vectors))
+    mu, errors, vectors = ritz_pairs(basis, basis.capacity)
     known = errors <= _DEFLATED_RESIDUAL * mu
     damping = dampings[..., None]
     fraction = mu / (mu + damping)

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .._core.arrays import VECTORS_AT_A_TIME, map_blocks, safe_divide, symmetrised, unit_rows
+from .._core.arrays import VECTORS_AT_A_TIME, map_blocks, safe_divide, unit_rows
 from .._core.reductions import column_sum_squares, matmul
+from .._linear.algebra.basis import Subspace
+from .._linear.algebra.blocks import combined
 from .._model.gram import Gram
 
 
@@ -24,34 +26,23 @@ class RitzPairs(NamedTuple):
     vectors: Float[Array, "k m"]
 
 
-class Basis(NamedTuple):
-    """An orthonormal basis V, its image V K and `T = V K Vᵀ`; unused rows are zero."""
-
-    vectors: Float[Array, "c m"]
-    images: Float[Array, "c m"]
-    projected: Float[Array, "c c"]
-    used: Int[Array, ""]
-
-    def ritz_pairs(self, rank: int) -> RitzPairs:
-        """The `rank` leading Ritz pairs; those of unused rows come last."""
-        scale = jnp.max(jnp.diag(self.projected))
-        unused = jnp.arange(len(self.vectors)) >= self.used
-        pushed = jnp.where(unused, jnp.where(scale > 0, -scale, -1), 0)
-        values, combined = jnp.linalg.eigh(symmetrised(self.projected) + jnp.diag(pushed))
-        values, combined = jnp.maximum(values[::-1][:rank], 0), combined[:, ::-1][:, :rank].T
-        vectors = matmul(combined, self.vectors)
-        residuals = matmul(combined, self.images) - values[:, None] * vectors
-        # No residual is known more accurately than the products with K.
-        rounding = jnp.finfo(values.dtype).eps * values[0]
-        return RitzPairs(values, jnp.maximum(_lengths(residuals), rounding), vectors)
+def ritz_pairs(space: Subspace, rank: int) -> RitzPairs:
+    """The `rank` leading Ritz pairs of a basis; those of unused rows come last."""
+    values, coordinates = space.spectrum()
+    values, coordinates = values[:rank], coordinates[:rank]
+    vectors = combined(coordinates, space.vectors, space.count)
+    residuals = combined(coordinates, space.images, space.count) - values[:, None] * vectors
+    # No residual is known more accurately than the products with K.
+    rounding = jnp.finfo(values.dtype).eps * values[0]
+    return RitzPairs(values, jnp.maximum(_lengths(residuals), rounding), vectors)
 
 
 def krylov_basis(
     gram: Callable[[Float[Array, "k m"]], Float[Array, "k m"]],
     size: int,
     random: Float[Array, "b m"],
-    enough: Callable[[Basis], Bool[Array, ""]] | None = None,
-) -> tuple[Basis, Int[Array, ""]]:
+    enough: Callable[[Subspace], Bool[Array, ""]] | None = None,
+) -> tuple[Subspace, Int[Array, ""]]:
     """A block Krylov basis of at least `size` vectors, or until `enough`; and the products with J.
 
     `gram` multiplies each row of a block by K. The basis starts from a block of `random` vectors,
@@ -67,31 +58,21 @@ def krylov_basis(
             lambda start: gram(unit_rows(start, count, dimension, dtype)), dimension, count
         )
         full = jnp.asarray(dimension, jnp.int32)
-        return Basis(units, images, images, full), 2 * full
+        return Subspace(units, images, images, full, full), 2 * full
 
-    def unfinished(carry):
-        _, basis = carry
-        going = basis.used < steps * block
-        return going if enough is None else going & ~((basis.used > 0) & enough(basis))
+    def unfinished(space: Subspace):
+        going = space.count < steps * block
+        return going if enough is None else going & ~((space.count > 0) & enough(space))
 
-    def grow(carry):
-        candidates, basis = carry
-        row, zero = basis.used, jnp.zeros((), basis.used.dtype)
+    def grow(space: Subspace) -> Subspace:
+        candidates = jnp.where(space.count == 0, random, space.last_images(block))
         # Shifted, random vectors are as good as new ones, which would take long to compile.
-        added = _orthonormal(candidates, basis.vectors, jnp.roll(random, row, axis=1))
-        image = gram(added)
-        vectors = jax.lax.dynamic_update_slice(basis.vectors, added, (row, zero))
-        images = jax.lax.dynamic_update_slice(basis.images, image, (row, zero))
-        columns = matmul(vectors, image.T)
-        projected = jax.lax.dynamic_update_slice(basis.projected, columns, (zero, row))
-        projected = jax.lax.dynamic_update_slice(projected, columns.T, (row, zero))
-        return image, Basis(vectors, images, projected, row + block)
+        added = _orthonormal(candidates, space.vectors, jnp.roll(random, space.count, axis=1))
+        return space.joined(added, jnp.asarray(block, jnp.int32), gram)
 
-    room = jnp.zeros((steps * block, dimension), dtype)
-    square = jnp.zeros((steps * block, steps * block), dtype)
-    empty = Basis(room, room, square, jnp.zeros((), jnp.int32))
-    basis = jax.lax.while_loop(unfinished, grow, (random, empty))[1]
-    return basis, 2 * basis.used
+    start = Subspace.empty(steps * block, random[0])
+    space = jax.lax.while_loop(unfinished, grow, start)
+    return space, 2 * space.count
 
 
 def _lengths(rows: Float[Array, "k m"]) -> Float[Array, " k"]:
@@ -101,7 +82,12 @@ def _lengths(rows: Float[Array, "k m"]) -> Float[Array, " k"]:
 def _orthonormal(
     candidates: Float[Array, "b m"], basis: Float[Array, "c m"], fill: Float[Array, "b m"]
 ) -> Float[Array, "b m"]:
-    """What the candidates add to the basis; directions of `fill` where they add nothing."""
+    """What the candidates add to the basis; directions of `fill` where they add nothing.
+
+    By Householder's QR, not as `Subspace.extended`: that judges a direction by its squared length,
+    to the root of rounding, and leaves out what adds nothing, where here eigenvalues are wanted to
+    rounding, and vectors outside of a Krylov space that has ended, for what is multiple.
+    """
 
     def remainder(x):
         return x - matmul(matmul(x, basis.T), basis)

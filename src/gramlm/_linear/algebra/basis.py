@@ -7,7 +7,9 @@ computed from Z, V and T is known to rounding: the Galerkin solution for any λ 
 side, its true residual, its energy. None of that takes another product with K.
 """
 
+import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,29 +17,29 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._core.arrays import Scalar, safe_divide
-from ..._core.reductions import all_finite, matmul, times_transpose
-
-# About as many vectors of a basis are worked on at a time, and none where there are none yet.
-_PART = 256
-
-# A basis of no more numbers than these, 8 MB in float64, is worked on as a whole, used or not: it
-# takes no time, and a loop less is compiled. Arbitrary.
-_SMALL = 2**20
+from ..._core.arrays import safe_divide
+from ..._core.reductions import matmul, times_transpose
+from .blocks import combined, orthonormal, outside, over_used
 
 # Of its squared length a direction that is new keeps at least this part where it is projected once
 # more.
 KEPT = 0.25
-
-# Rows of about unit length whose Gram matrix has no eigenvalue below this are independent.
-_INDEPENDENT = 1e-3
 
 # Orders at which the eigenvalue problem of T is compiled beside the full one: the smallest that
 # holds it is solved. Each takes a sixth of a second to compile.
 _ORDERS = (128, 512)
 
 
-class Subspace(eqx.Module):
+class AbstractSubspace(eqx.Module):
+    """A basis of a part of the space of a symmetric K, and what is known of K there."""
+
+    @property
+    @abc.abstractmethod
+    def basis(self) -> "Subspace":
+        """The vectors, and their products with K."""
+
+
+class Subspace(AbstractSubspace):
     """Z, K Z and Z K Zᵀ, in arrays with room for `capacity` vectors; unused rows are zero.
 
     Of the symmetric `projected` only the lower triangle is filled. `count` rows are in use, of
@@ -59,7 +61,12 @@ class Subspace(eqx.Module):
         return cls(room, room, square, none, none)
 
     @property
-    def dtype(self):
+    def basis(self) -> "Subspace":
+        return self
+
+    @property
+    def dtype(self) -> Any:
+        """That of the vectors."""
         return self.vectors.dtype
 
     @property
@@ -73,7 +80,7 @@ class Subspace(eqx.Module):
         def put(start: Int[Array, ""], y: Float[Array, " k"], part: Float[Array, "c m"]):
             return jax.lax.dynamic_update_slice_in_dim(y, matmul(part, x), start, 0)
 
-        return _over_used(self.vectors, self.count, put, jnp.zeros(self.capacity, self.dtype))
+        return over_used(self.vectors, self.count, put, jnp.zeros(self.capacity, self.dtype))
 
     def combine(self, y: Float[Array, " k"]) -> Float[Array, " m"]:
         """`Zᵀ y`."""
@@ -98,12 +105,19 @@ class Subspace(eqx.Module):
 
         The caller sees to it that there is room: `count + b ≤ capacity`.
         """
-        size = candidates.shape[0]
         added = self._orthonormalised(candidates)
         newest = jnp.sum(jnp.any(added != 0, axis=1), dtype=jnp.int32)
         # Zero rows go to the end, where the next vectors will be.
-        added = jnp.roll(added, newest, axis=0)
-        images = multiply(added)
+        return self.joined(jnp.roll(added, newest, axis=0), newest, multiply)
+
+    def joined(
+        self,
+        added: Float[Array, "b m"],
+        newest: Int[Array, ""],
+        multiply: Callable[[Float[Array, "b m"]], Float[Array, "b m"]],
+    ) -> "Subspace":
+        """With `newest` more vectors, orthonormal and orthogonal to the basis, before zero rows."""
+        size, images = added.shape[0], multiply(added)
         here = (self.count, jnp.zeros((), self.count.dtype))
         vectors = jax.lax.dynamic_update_slice(self.vectors, added, here)
 
@@ -113,7 +127,7 @@ class Subspace(eqx.Module):
             )
 
         rows = jnp.zeros((size, self.capacity), images.dtype)
-        rows = _over_used(vectors, self.count + size, columns, rows)
+        rows = over_used(vectors, self.count + size, columns, rows)
         projected = jax.lax.dynamic_update_slice(self.projected, rows, here)
         return Subspace(
             vectors=vectors,
@@ -169,77 +183,6 @@ class Subspace(eqx.Module):
         values, coordinates = jax.lax.switch(index, list(map(solve, orders)), self.projected)
         values = jnp.where(used, jnp.maximum(values, 0), 0)
         return values, jnp.where(used[:, None], coordinates, 0)
-
-
-def _over_used(
-    vectors: Float[Array, "k m"],
-    count: Int[Array, ""],
-    body: Callable[[Int[Array, ""], Array, Float[Array, "c m"]], Array],
-    init: Array,
-) -> Array:
-    """`body(start, carry, vectors[start : start + c])` over those of the vectors that are in use.
-
-    The last part may reach beyond them, where the vectors are zero.
-    """
-    if vectors.size <= _SMALL:
-        return body(jnp.zeros((), count.dtype), init, vectors)
-    capacity = vectors.shape[0]
-    part = next((c for c in range(_PART, _PART // 4, -1) if capacity % c == 0), capacity)
-
-    def advance(i, carry):
-        start = i * part
-        return body(start, carry, jax.lax.dynamic_slice_in_dim(vectors, start, part))
-
-    return jax.lax.fori_loop(0, -(-count // part), advance, init)
-
-
-def combined(
-    y: Float[Array, "*b k"], vectors: Float[Array, "k m"], count: Int[Array, ""]
-) -> Float[Array, "*b m"]:
-    """`y` times the first `count` of the vectors."""
-
-    def add(start: Int[Array, ""], sums: Float[Array, "*b m"], part: Float[Array, "c m"]):
-        columns = jax.lax.dynamic_slice_in_dim(y, start, part.shape[0], y.ndim - 1)
-        return sums + matmul(columns, part)
-
-    sums = jnp.zeros((*y.shape[:-1], vectors.shape[1]), y.dtype)
-    return _over_used(vectors, count, add, sums)
-
-
-def outside(
-    block: Float[Array, "b m"], basis: Float[Array, "k m"], count: Int[Array, ""]
-) -> Float[Array, "b m"]:
-    """What the rows of a block have outside of the first `count` vectors, orthonormal ones."""
-
-    def subtract(_, rest: Float[Array, "b m"], part: Float[Array, "c m"]):
-        return rest - matmul(times_transpose(block, part), part)
-
-    return _over_used(basis, count, subtract, block)
-
-
-def orthonormal(block: Float[Array, "b m"], least: Scalar) -> Float[Array, "b m"]:
-    """Rows of length one that span those of a block, and zero rows, first.
-
-    Dropped are directions of a squared length of at most `least`, and those that are rounding
-    errors of others. By the Cholesky factor of the Gram matrix of the rows, or where they are
-    nearly dependent by its eigenvectors (Stathopoulos and Wu 2002), in ascending order.
-    """
-    gram = matmul(block, block.T)
-    size, eps = block.shape[0], jnp.finfo(block.dtype).eps
-    identity = jnp.eye(size, dtype=block.dtype)
-
-    def triangular() -> Float[Array, "b b"]:
-        return jsl.solve_triangular(jnp.linalg.cholesky(gram), identity, lower=True)
-
-    def spectral() -> Float[Array, "b b"]:
-        values, vectors = jnp.linalg.eigh(gram)
-        kept = values > jnp.maximum(8 * size * eps * values[-1], least)
-        scale = jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, values, 1)), 0)
-        return scale[:, None] * vectors.T
-
-    sure = jnp.maximum(jnp.asarray(least, block.dtype), _INDEPENDENT)
-    independent = all_finite(jnp.linalg.cholesky(gram - sure * identity))
-    return matmul(jax.lax.cond(independent, triangular, spectral), block)
 
 
 class DampedSubspace(eqx.Module):

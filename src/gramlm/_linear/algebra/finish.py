@@ -10,12 +10,10 @@ from ..._core.arrays import safe_divide
 from ..._core.reductions import norm
 from .basis import Subspace
 from .cg import CGSolution
-from .growth import Outcome
+from .growth import Outcome, Space
+from .usable import USABLE_MISS
 
 Vector = Float[Array, " m"]
-
-# What misses no more than this part of the decrease is worth a trial.
-_USABLE_MISS = 1 / 3
 
 
 def deflation(
@@ -43,11 +41,11 @@ def deflation(
 def finished(
     solution: Vector,
     image: Float[Array, " n"],
-    outcome: Outcome,
+    outcome: Outcome[Space],
     unmet: Bool[Array, ""],
     target: Float[Array, ""],
     iterate: Callable[[], tuple[CGSolution, Float[Array, " n"]]],
-) -> tuple[Vector, Float[Array, " n"], Outcome]:
+) -> tuple[Vector, Float[Array, " n"], Outcome[Space]]:
     """A solution as it is, or where the tolerance is `unmet` what `iterate` makes of it.
 
     `iterate` returns its solution and the image of that in the sense of `image`; `target` is the
@@ -61,7 +59,7 @@ def finished(
             passes=outcome.passes + found.iterations,
             products=outcome.products + 2 * found.products,
             relative_residual=safe_divide(norm(found.residual), target),
-            usable=(found.missed <= _USABLE_MISS) | found.rounded,
+            usable=(found.missed <= USABLE_MISS) | found.rounded,
         )
         return found.solution, image_of_it, after
 

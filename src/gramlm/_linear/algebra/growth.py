@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,6 +11,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..._core.arrays import safe_divide, scattered_signs
 from ..._core.reductions import all_finite, norm, sum_squares
+from .basis import AbstractSubspace
+from .usable import USABLE_MISS
+
+Space = TypeVar("Space", bound=AbstractSubspace)
 
 # A basis may use this part of its room for vectors of the last Jacobian, lest none be left for
 # what is new.
@@ -89,32 +93,34 @@ def fresh_recycled(sizes: BlockSizes, like: Float[Array, " m"]) -> Recycled:
     )
 
 
-def recycled(space: Any, damping: Float[Array, ""], keep: float, before: Recycled) -> Recycled:
+def recycled(
+    space: AbstractSubspace, damping: Float[Array, ""], keep: float, before: Recycled
+) -> Recycled:
     """The Ritz vectors of a basis whose values exceed `keep`·λ; those from `before` on failure."""
-    room = before.vectors.shape[0]
-    values, vectors = space.ritz(room)
+    room, basis = before.vectors.shape[0], space.basis
+    values, vectors = basis.ritz(room)
     after = Recycled(
         vectors=vectors,
         values=values,
         count=jnp.minimum(jnp.sum(values > keep * damping), room).astype(jnp.int32),
-        basis_size=space.count,
+        basis_size=basis.count,
         effective_dimension=jnp.sum(safe_divide(values, values + damping)),
     )
-    usable = all_finite(vectors) & (space.count > 0)
+    usable = all_finite(vectors) & (basis.count > 0)
     return jax.tree.map(lambda new, old: jnp.where(usable, new, old), after, before)
 
 
-class Work(eqx.Module):
+class Work(eqx.Module, Generic[Space]):
     """The basis so far, how many recycled vectors it has taken in, and the λ of the last solve."""
 
-    space: Any
+    space: Space
     taken: Int[Array, ""]
     damping: Float[Array, ""]
 
     @classmethod
-    def fresh(cls, space: Any) -> "Work":
+    def fresh(cls, space: Space) -> "Work[Space]":
         """With an empty basis."""
-        return cls(space, jnp.zeros((), jnp.int32), jnp.zeros((), space.dtype))
+        return Work(space, jnp.zeros((), jnp.int32), jnp.zeros((), space.basis.dtype))
 
 
 class Attempt(NamedTuple):
@@ -133,45 +139,53 @@ class Attempt(NamedTuple):
     scale: Float[Array, ""]
     rounding: Float[Array, ""]
 
+    def _squares(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """What may be missed, and all there may be: decreases times twice the curvature."""
+        missed = sum_squares(self.rho)
+        return missed, missed + 2 * self.decrease * self.curvature
+
     def _rounded(self) -> Bool[Array, ""]:
         return sum_squares(self.rho) <= (_ROUNDING * self.rounding) ** 2
 
     def meets(self, tolerance: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether at most `tolerance²` of the decrease is missed, or all to rounding is done."""
-        missed = sum_squares(self.rho)
-        possible = missed + 2 * self.decrease * self.curvature
+        missed, possible = self._squares()
         # What is not finite meets everything: more vectors would not help it.
         return ~(missed > tolerance**2 * possible) | self._rounded()
 
     def usable(self) -> Bool[Array, ""]:
-        """Whether the solution is worth a trial: at most a third of the decrease is missed."""
-        size = sum_squares(self.rho)
-        rounded = self._rounded() & (size <= (_ROUNDED_PART * self.scale) ** 2)
-        enough = (size <= self.decrease * self.curvature) | rounded
-        return enough & jnp.isfinite(size)
+        """Whether the solution is worth a trial, by what of the decrease is missed."""
+        missed, possible = self._squares()
+        rounded = self._rounded() & (missed <= (_ROUNDED_PART * self.scale) ** 2)
+        enough = (missed <= USABLE_MISS * possible) | rounded
+        return enough & jnp.isfinite(missed)
 
 
-class _Growth(NamedTuple):
-    space: Any
+class Growth(eqx.Module, Generic[Space]):
+    """A basis as it grows; `damped` is what is known of it at one λ, `taken` and `passes` counts
+    of recycled vectors and of blocks.
+    """
+
+    space: Space
     damped: Any
     taken: Int[Array, ""]
     passes: Int[Array, ""]
     last: Attempt
 
 
-class Outcome(eqx.Module):
+class Outcome(eqx.Module, Generic[Space]):
     """How a solve went: `products` with J beside those of the basis. Nothing is differentiated."""
 
-    work: Work
+    work: Work[Space]
     passes: Int[Array, ""]
     products: Int[Array, ""]
     relative_residual: Float[Array, ""]
     usable: Bool[Array, ""]
 
     @classmethod
-    def of(cls, end: _Growth, damping: Float[Array, ""]) -> "Outcome":
+    def of(cls, end: Growth[Space], damping: Float[Array, ""]) -> "Outcome[Space]":
         last = end.last
-        return cls(
+        return Outcome(
             work=Work(end.space, end.taken, damping),
             passes=end.passes,
             products=jnp.zeros_like(end.passes),
@@ -183,34 +197,34 @@ class Outcome(eqx.Module):
 def grown(
     recycled: Recycled,
     sizes: BlockSizes,
-    work: Work,
+    work: Work[Space],
     damped: Any,
     tolerance: Float[Array, ""],
-    attempt: Callable[[Any, Any], Attempt],
-    extend: Callable[[Any, Any, Float[Array, "b m"]], tuple[Any, Any]],
-) -> _Growth:
+    attempt: Callable[[Space, Any], Attempt],
+    extend: Callable[[Space, Any, Float[Array, "b m"]], tuple[Space, Any]],
+) -> Growth[Space]:
     """Extends a basis until an attempt meets the tolerance, or there is no room."""
     m = recycled.vectors.shape[1]
     dtype = recycled.vectors.dtype
 
-    def with_residual(block: Float[Array, "b m"], it: _Growth):
+    def with_residual(block: Float[Array, "b m"], it: Growth):
         # The first rows are the least significant ones of an orthonormalised block. Where fewer
         # directions are left than it has rows, they stay out.
         size = block.shape[0]
-        first = jnp.clip(size - (m - it.space.count), 0, size - 1)
+        first = jnp.clip(size - (m - it.space.basis.count), 0, size - 1)
         block = jnp.where(jnp.arange(size)[:, None] < first, 0, block)
         return block.at[first].set(it.last.rho)
 
-    def known(it: _Growth, size: int):
+    def known(it: Growth, size: int):
         held = min(size, recycled.vectors.shape[0])
         block = jax.lax.dynamic_slice_in_dim(recycled.vectors, it.taken, held)[::-1]
         return jnp.pad(block, ((size - held, 0), (0, 0)))
 
-    def lanczos(it: _Growth):
+    def lanczos(it: Growth):
         start = scattered_signs(sizes.block * m, dtype).reshape(sizes.block, m)
-        return jnp.where(it.space.count == 0, start, it.space.last_images(sizes.block))
+        return jnp.where(it.space.basis.count == 0, start, it.space.basis.last_images(sizes.block))
 
-    def small(it: _Growth):
+    def small(it: Growth):
         if sizes.recycled == 0:
             block, taken = lanczos(it), it.taken
         else:
@@ -219,29 +233,30 @@ def grown(
             taken = it.taken + jnp.where(left > 0, sizes.block, 0)
         return *extend(it.space, it.damped, with_residual(block, it)), taken
 
-    def large(it: _Growth):
+    def large(it: Growth):
         block = known(it, sizes.recycled)
         larger = extend(it.space, it.damped, with_residual(block, it))
         return *larger, it.taken + sizes.recycled
 
-    def many(it: _Growth):
+    def many(it: Growth):
         # Nearly as many as a large block takes; a few more do no harm, many would be a waste.
         return recycled.count - it.taken > _FILLED_PART * sizes.recycled
 
-    def unfinished(it: _Growth):
-        room = (it.space.count + sizes.block <= it.space.capacity) & (it.space.count < m)
+    def unfinished(it: Growth):
+        basis = it.space.basis
+        room = (basis.count + sizes.block <= basis.capacity) & (basis.count < m)
         # Where not even the residual is new, what is left of it is rounding.
-        new = (it.space.newest > 0) | (it.passes == 0) | (it.taken < recycled.count)
+        new = (basis.newest > 0) | (it.passes == 0) | (it.taken < recycled.count)
         return ~it.last.meets(tolerance) & room & new
 
-    def advance(it: _Growth) -> _Growth:
+    def advance(it: Growth) -> Growth:
         if sizes.recycled <= sizes.block:
             space, damped, taken = small(it)
         else:
-            fits = it.space.count + sizes.recycled <= it.space.capacity
+            fits = it.space.basis.count + sizes.recycled <= it.space.basis.capacity
             space, damped, taken = jax.lax.cond(many(it) & fits, large, small, it)
-        return _Growth(space, damped, taken, it.passes + 1, attempt(space, damped))
+        return Growth(space, damped, taken, it.passes + 1, attempt(space, damped))
 
     none = jnp.zeros((), jnp.int32)
-    start = _Growth(work.space, damped, work.taken, none, attempt(work.space, damped))
+    start = Growth(work.space, damped, work.taken, none, attempt(work.space, damped))
     return jax.lax.while_loop(unfinished, advance, start)

@@ -12,16 +12,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ..._core.reductions import all_finite, dot, matmul, norm, sum_squares, times_transpose
+from ..._core.reductions import all_finite, dot, norm, sum_squares
 from ..._model.gram import Gram
 from ..._model.whitening import Whitening
-from ..algebra.basis import KEPT, Subspace, combined, orthonormal, outside
+from ..algebra.blocks import outside
 from ..algebra.cg import normal_gap, preconditioned_cg
 from ..algebra.finish import deflation, finished
 from ..algebra.growth import Attempt, BlockSizes, Outcome, Recycled, Work, grown, recycled
 from ..algebra.secular import LengthBound
+from ..algebra.tall import TallSubspace
 from .base import (
     AbstractDampedSystem,
     AbstractFactorisation,
@@ -31,93 +32,6 @@ from .base import (
 )
 
 
-class TallSubspace(eqx.Module):
-    """Z with `Z AᵀA` and `Z AᵀA Zᵀ`, the basis U of `Z Aᵀ`, and R."""
-
-    params: Subspace
-    left: Float[Array, "k n"]
-    triangle: Float[Array, "k k"]
-
-    @classmethod
-    def empty(cls, capacity: int, residual: Float[Array, " n"], num_params: int) -> "TallSubspace":
-        """Room for `capacity` vectors."""
-        params = Subspace.empty(capacity, jnp.zeros((num_params,), residual.dtype))
-        left = jnp.zeros((capacity, residual.size), residual.dtype)
-        return cls(params, left, jnp.zeros_like(params.projected))
-
-    @property
-    def count(self) -> Int[Array, ""]:
-        return self.params.count
-
-    @property
-    def newest(self) -> Int[Array, ""]:
-        return self.params.newest
-
-    @property
-    def capacity(self) -> int:
-        return self.params.capacity
-
-    @property
-    def dtype(self):
-        return self.left.dtype
-
-    def last_images(self, size: int) -> Float[Array, "size p"]:
-        """`z AᵀA` for the `size` vectors z that were added last."""
-        return self.params.last_images(size)
-
-    def ritz(self, room: int) -> tuple[Float[Array, " k"], Float[Array, "room p"]]:
-        """The Ritz values of `AᵀA` in descending order, and the vectors of the first of them."""
-        return self.params.ritz(room)
-
-    def image(self, y: Float[Array, " k"]) -> Float[Array, " n"]:
-        """`A Zᵀ y`."""
-        return combined(matmul(self.triangle, y), self.left, self.count)
-
-    def extended(self, candidates: Float[Array, "b p"], forward, backward) -> "TallSubspace":
-        """With at most b more vectors; `forward` and `backward` multiply blocks by Aᵀ and A."""
-        images = []
-
-        def multiply(added):
-            images.append(forward(added))
-            return backward(images[0])
-
-        params = self.params.extended(candidates, multiply)
-        (image,) = images
-        # U has to span all of the image, however small a part is, so that its rank is not judged;
-        # what is arbitrary about Householder's Q may lie inside of U, and is dropped.
-        added = jnp.linalg.qr(outside(image, self.left, self.count).T)[0].T
-        added = jnp.where(jnp.arange(len(image))[:, None] < params.newest, added, 0)
-        added = orthonormal(outside(added, self.left, self.count), KEPT)
-        added = jnp.roll(added, params.newest, axis=0)
-        zero, start = jnp.zeros((), self.count.dtype), self.count
-        left = jax.lax.dynamic_update_slice(self.left, added, (start, zero))
-        columns = times_transpose(image, left).T
-        triangle = jax.lax.dynamic_update_slice(self.triangle, columns, (zero, start))
-        return TallSubspace(params, left, triangle)
-
-    def factors(self, damping: Float[Array, ""]) -> tuple[Float[Array, "_ k"], Float[Array, "k k"]]:
-        """Q and R' of `[R; √λ I] = Q R'`."""
-        shift = jnp.sqrt(damping) * jnp.eye(self.capacity, dtype=self.dtype)
-        return jnp.linalg.qr(jnp.concatenate([self.triangle, shift]))
-
-    def solve(
-        self,
-        gradient: Float[Array, " p"],
-        rhs: Float[Array, " n"] | None,
-        damping: Float[Array, ""],
-    ) -> Float[Array, " k"]:
-        """`(RᵀR + λI)⁻¹ Z g`.
-
-        With the b of `g = Aᵀ b` it is `argmin ½‖b − A Zᵀ y‖² + ½λ‖y‖²`, and R is never squared.
-        """
-        q, r = self.factors(damping)
-        if rhs is None:
-            back = jsl.solve_triangular(r, self.params.coordinates(gradient), trans=1)
-        else:
-            back = matmul(q[: self.capacity].T, matmul(self.left, rhs))
-        return jsl.solve_triangular(r, back)
-
-
 class GolubKahanFactorisation(AbstractFactorisation):
     """Products with A, and what is recycled; the bases are the work."""
 
@@ -125,7 +39,7 @@ class GolubKahanFactorisation(AbstractFactorisation):
     recycled: Recycled
     largest: Float[Array, ""]
     rounding: Float[Array, ""]
-    work: Work
+    work: Work[TallSubspace]
     sizes: BlockSizes = eqx.field(static=True)
     keep: float = eqx.field(static=True)
     max_iterations: int = eqx.field(static=True)
@@ -133,10 +47,10 @@ class GolubKahanFactorisation(AbstractFactorisation):
     def at(self, damping: Float[Array, ""]) -> "GolubKahanSystem":
         return GolubKahanSystem(factors=self, damping=damping)
 
-    def damping_within(self, bound: LengthBound, work: Work) -> FoundDamping:
+    def damping_within(self, bound: LengthBound, work: Work[TallSubspace]) -> FoundDamping:
         return damping_by_solves(self, bound, work)
 
-    def recycle(self, work: Work) -> Recycled:
+    def recycle(self, work: Work[TallSubspace]) -> Recycled:
         return recycled(work.space, work.damping, self.keep, self.recycled)
 
 
@@ -147,7 +61,9 @@ class GolubKahanSystem(AbstractDampedSystem):
     damping: Float[Array, ""]
     setup_products: int = eqx.field(static=True, default=0)
 
-    def solve(self, rhs: Float[Array, " n"], work: Work, tolerance: Float[Array, ""]) -> LinearStep:
+    def solve(
+        self, rhs: Float[Array, " n"], work: Work[TallSubspace], tolerance: Float[Array, ""]
+    ) -> LinearStep:
         factors = self.factors
         gradient = factors.gram.push(rhs)
         v, image, outcome = _solved(self, gradient, rhs, work, tolerance)
@@ -158,7 +74,7 @@ class GolubKahanSystem(AbstractDampedSystem):
             relative_residual=outcome.relative_residual,
             iterations=outcome.passes,
             # One for the gradient, and one for the residual of each attempt.
-            products=2 * (outcome.work.space.count - work.space.count)
+            products=2 * (outcome.work.space.basis.count - work.space.basis.count)
             + outcome.products
             + outcome.passes
             + 2,
@@ -172,9 +88,9 @@ def _solved(
     system: GolubKahanSystem,
     gradient: Float[Array, " p"],
     rhs: Float[Array, " n"] | None,
-    work: Work,
+    work: Work[TallSubspace],
     tolerance: Float[Array, ""],
-) -> tuple[Float[Array, " p"], Float[Array, " n"], Outcome]:
+) -> tuple[Float[Array, " p"], Float[Array, " n"], Outcome[TallSubspace]]:
     """`v ≈ (AᵀA + λI)⁻¹ g`, `A v`, and how it went; more exactly with the b of `g = Aᵀ b`."""
     factors, damping = system.factors, system.damping
     eps = jnp.finfo(gradient.dtype).eps
@@ -192,7 +108,7 @@ def _solved(
             scale = jnp.sqrt(factors.largest) * norm(rhs)
             left = rhs - image
             gradient_left = factors.gram.transposed(left[None]) - damping * v
-            rho = outside(gradient_left, space.params.vectors, space.count)[0]
+            rho = outside(gradient_left, space.params.vectors, space.params.count)[0]
             rounding = eps * (jnp.sqrt(factors.largest) * norm(left) + damping * norm(y))
         return Attempt(
             coordinates=y,

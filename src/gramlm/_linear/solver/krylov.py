@@ -183,7 +183,7 @@ class KrylovFactorisation(AbstractFactorisation):
     matrix: Float[Array, "n n"] | None
     largest: Float[Array, ""]
     rounding: Float[Array, ""]
-    work: Work
+    work: Work[Subspace]
     sizes: BlockSizes = eqx.field(static=True)
     keep: float = eqx.field(static=True)
     max_iterations: int = eqx.field(static=True)
@@ -191,10 +191,10 @@ class KrylovFactorisation(AbstractFactorisation):
     def at(self, damping: Float[Array, ""]) -> "KrylovSystem":
         return KrylovSystem(factors=self, damping=damping)
 
-    def recycle(self, work: Work) -> Recycled:
+    def recycle(self, work: Work[Subspace]) -> Recycled:
         return recycled(work.space, work.damping, self.keep, self.recycled)
 
-    def damping_within(self, bound: LengthBound, work: Work) -> FoundDamping:
+    def damping_within(self, bound: LengthBound, work: Work[Subspace]) -> FoundDamping:
         """From the Ritz values of the basis that a solve at `guess` takes."""
         # The basis is what is wanted, not the step.
         unfinished = dataclasses.replace(self, max_iterations=0)
@@ -223,7 +223,9 @@ class KrylovSystem(AbstractDampedSystem):
     damping: Float[Array, ""]
     setup_products: int = eqx.field(static=True, default=0)
 
-    def solve(self, rhs: Float[Array, " n"], work: Work, tolerance: Float[Array, ""]) -> LinearStep:
+    def solve(
+        self, rhs: Float[Array, " n"], work: Work[Subspace], tolerance: Float[Array, ""]
+    ) -> LinearStep:
         factors = self.factors
         w, image, outcome = _solved(self, rhs, work, tolerance)
         step = -factors.gram.pull(w)  # M⁻¹ Jᵀ w
@@ -237,7 +239,7 @@ class KrylovSystem(AbstractDampedSystem):
             work=outcome.work,
         )
 
-    def _products(self, work: Work, outcome: Outcome) -> Int[Array, ""]:
+    def _products(self, work: Work[Subspace], outcome: Outcome[Subspace]) -> Int[Array, ""]:
         """Products with J for K times vectors; forming K counts as one for each of its rows."""
         before = work.space.count
         multiplied = 2 * (outcome.work.space.count - before) + outcome.products
@@ -247,8 +249,8 @@ class KrylovSystem(AbstractDampedSystem):
 
 @eqx.filter_custom_jvp
 def _solved(
-    system: KrylovSystem, rhs: Float[Array, " n"], work: Work, tolerance: Float[Array, ""]
-) -> tuple[Float[Array, " n"], Float[Array, " n"], Outcome]:
+    system: KrylovSystem, rhs: Float[Array, " n"], work: Work[Subspace], tolerance: Float[Array, ""]
+) -> tuple[Float[Array, " n"], Float[Array, " n"], Outcome[Subspace]]:
     """`w ≈ (K + λI)⁻¹ b`, `K w`, and how it went."""
     factors, damping = system.factors, system.damping
     eps = jnp.finfo(rhs.dtype).eps

@@ -19,6 +19,7 @@ from ..._problem.residual.base import AbstractResidual
 from ..algebra.cg import CGSolution, dual_gap, normal_gap, preconditioned_cg
 from ..algebra.directions import SearchDirections
 from ..algebra.secular import LengthBound
+from ..algebra.usable import USABLE_MISS
 from ..preconditioner.base import AbstractPreconditioner
 from ..preconditioner.recycled_directions import RecycledDirections
 from .base import (
@@ -29,10 +30,6 @@ from .base import (
     LinearStep,
     damping_by_solves,
 )
-
-# A step that is known to give two thirds of the decrease there is, or all but rounding, is worth a
-# trial.
-_TRUSTED_MISS = 1 / 3
 
 
 class Recycled(eqx.Module):
@@ -222,7 +219,7 @@ class PCGSystem(AbstractDampedSystem):
             step = -system.whitening.step(found.solution)
             image = -system.pull(found.solution)
         relative = safe_divide(norm(found.residual), norm(b))
-        good = (found.missed <= _TRUSTED_MISS) | found.rounded
+        good = (found.missed <= USABLE_MISS) | found.rounded
         beyond = jnp.maximum(found.iterations - self.factors.recycled.reference, 0)
         # A solve that was cut short is no measure of what the preconditioner can do.
         cut = found.iterations >= settings.max_iterations
