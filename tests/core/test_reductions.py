@@ -30,10 +30,9 @@ OTHER_AXES = {
     "_linear.solver.pcg": "leaves of a state",
     "_analysis.diagnostics": "eigenvalues and probes",
     "_analysis.krylov": "vectors of a block",
-    "_problem.residual.declared": "an example in a docstring",
 }
 
-# Rooms whose arrays are looked at before anything is compiled, or a whole solve at a time.
+# Rooms that are not looked at.
 OTHER_ROOMS = ("_demo", "_solve", "_analysis.covariance", "_problem", "_step")
 
 

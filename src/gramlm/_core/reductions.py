@@ -6,7 +6,7 @@ there is one place to change when residual rows live on several devices.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .arrays import safe_divide, symmetrised
 
@@ -45,6 +45,11 @@ def sum_squares(x: Float[Array, " m"]) -> Float[Array, ""]:
     return dot(x, x)
 
 
+def sum_all_squares(matrix: Float[Array, "k m"]) -> Float[Array, ""]:
+    """Squared Frobenius norm."""
+    return jnp.sum(matrix * matrix)
+
+
 def norm(x: Float[Array, " m"]) -> Float[Array, ""]:
     """Euclidean norm."""
     return jnp.sqrt(sum_squares(x))
@@ -68,10 +73,40 @@ def row_sum_squares(rows: Float[Array, "k m"]) -> Float[Array, " k"]:
     return jnp.sum(rows * rows, axis=1)
 
 
+def row_magnitudes(rows: Float[Array, "k m"]) -> Float[Array, " k"]:
+    """`max |x|` of every row."""
+    return jnp.max(jnp.abs(rows), axis=1)
+
+
+def nonzero_rows(rows: Float[Array, "k m"]) -> Bool[Array, " k"]:
+    """Which rows have an entry that is not zero."""
+    return jnp.any(rows != 0, axis=1)
+
+
 def column_lengths(matrix: Float[Array, "n p"]) -> Float[Array, " p"]:
     """Euclidean norm of every column, also of those whose squares leave the range."""
-    largest = jnp.max(jnp.abs(matrix), axis=0)
-    return largest * jnp.sqrt(column_sum_squares(safe_divide(matrix, largest)))
+    size = jnp.max(jnp.abs(matrix), axis=0)
+    return size * jnp.sqrt(column_sum_squares(safe_divide(matrix, size)))
+
+
+def largest(x: Float[Array, " m"]) -> Float[Array, ""]:
+    """The largest entry; NaN if there is one."""
+    return jnp.max(x)
+
+
+def magnitude(x: Float[Array, " m"]) -> Float[Array, ""]:
+    """`max |x|`; NaN if there is one."""
+    return jnp.max(jnp.abs(x))
+
+
+def is_zero(x: Float[Array, " m"]) -> Bool[Array, ""]:
+    """Whether all entries are zero."""
+    return jnp.all(x == 0)
+
+
+def count(which: Bool[Array, " m"]) -> Int[Array, ""]:
+    """How many entries are true."""
+    return jnp.sum(which)
 
 
 def all_finite(x: Float[Array, "..."]) -> Bool[Array, ""]:

@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .reductions import magnitude
+
 
 def largest_entry(residual: Float[Array, " n"]) -> Float[Array, ""]:
     """`max |r|`, NaN or infinite if an entry is."""
-    return jnp.max(jnp.abs(residual))
+    return magnitude(residual)
 
 
 def residual_scale(size: Float[Array, ""]) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Int
 
-from .._core.reductions import dot
+from .._core.reductions import dot, largest
 from .linearisation import AbstractLinearisation
 
 State = TypeVar("State")
@@ -152,8 +152,8 @@ class MoreMetric(AbstractMetric[Float[Array, " p"]]):
     ):
         squares, products = linearisation.column_norms_squared(seed, self.num_probes)
         squares = jnp.where(jnp.isfinite(squares), squares, 0)
-        largest = jnp.maximum(state, squares)
-        return _diagonal(_floored(largest)), largest, products
+        longest = jnp.maximum(state, squares)
+        return _diagonal(_floored(longest)), longest, products
 
 
 class UserMetric(AbstractMetric[None]):
@@ -199,10 +199,10 @@ def _diagonal(values: Float[Array, " p"]) -> lx.AbstractLinearOperator:
 
 
 def _floored(squares: Float[Array, " p"]) -> Float[Array, " p"]:
-    largest = jnp.max(squares)
+    most = largest(squares)
     # All columns zero: any metric does, since the gradient is zero as well.
-    floor = jnp.maximum(_DIAGONAL_FLOOR * largest, jnp.finfo(squares.dtype).tiny)
-    return jnp.where(largest > 0, jnp.maximum(squares, floor), 1)
+    floor = jnp.maximum(_DIAGONAL_FLOOR * most, jnp.finfo(squares.dtype).tiny)
+    return jnp.where(most > 0, jnp.maximum(squares, floor), 1)
 
 
 def _check_probes(num_probes: int) -> None:

@@ -6,7 +6,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int
 
 from .._core.arrays import safe_divide
-from .._core.reductions import all_finite, dot, norm, sum_squares
+from .._core.reductions import all_finite, dot, is_zero, norm, sum_squares
 from .gram import Gram
 from .linearisation import AbstractLinearisation
 from .metric import dual_norm, metric_inverse, metric_norm
@@ -41,7 +41,7 @@ def largest_eigenvalue(
         x, largest = carry
         image = gram.pull(x)
         # A square may underflow where its number does not: zero is kept for J = 0.
-        square = jnp.where(jnp.any(image != 0), jnp.maximum(sum_squares(image), tiny), 0)
+        square = jnp.where(is_zero(image), 0, jnp.maximum(sum_squares(image), tiny))
         # Each square is a lower bound, and they grow unless the vector has underflowed.
         return normalised(gram.push(image)), jnp.maximum(largest, square)
 

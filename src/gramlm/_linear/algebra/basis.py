@@ -18,7 +18,13 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float, Int
 
 from ..._core.arrays import safe_divide
-from ..._core.reductions import matmul, times_transpose
+from ..._core.reductions import (
+    matmul,
+    nonzero_rows,
+    row_magnitudes,
+    row_sum_squares,
+    times_transpose,
+)
 from .blocks import combined, orthonormal, outside, over_used
 
 # Of its squared length a direction that is new keeps at least this part where it is projected once
@@ -106,7 +112,7 @@ class Subspace(AbstractSubspace):
         The caller sees to it that there is room: `count + b ≤ capacity`.
         """
         added = self._orthonormalised(candidates)
-        newest = jnp.sum(jnp.any(added != 0, axis=1), dtype=jnp.int32)
+        newest = jnp.sum(nonzero_rows(added), dtype=jnp.int32)
         # Zero rows go to the end, where the next vectors will be.
         return self.joined(jnp.roll(added, newest, axis=0), newest, multiply)
 
@@ -147,11 +153,11 @@ class Subspace(AbstractSubspace):
 
         def project(block: Float[Array, "b m"], first: Bool[Array, ""]):
             block = outside(block, self.vectors, self.count)
-            lengths = jnp.sqrt(jnp.sum(block * block, axis=1, keepdims=True))
+            lengths = jnp.sqrt(row_sum_squares(block))[:, None]
             block = jnp.where(first, safe_divide(block, lengths), block)
             return orthonormal(block, jnp.where(first, 0, KEPT)), None
 
-        size = jnp.max(jnp.abs(candidates), axis=1, keepdims=True)
+        size = row_magnitudes(candidates)[:, None]
         block = safe_divide(candidates, size)
         return jax.lax.scan(project, block, jnp.asarray([True, False]))[0]
 

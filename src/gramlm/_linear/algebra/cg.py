@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..._core.arrays import Scalar, safe_divide
 from ..._core.checks import check_at_least
-from ..._core.reductions import all_finite, dot, norm, sum_squares
+from ..._core.reductions import all_finite, dot, is_zero, magnitude, norm, sum_squares
 from .directions import SearchDirections
 
 # The rounding of a product with K, over ε·λmax(K)·‖w‖: below it a residual says nothing.
@@ -130,12 +130,12 @@ def preconditioned_cg(
     """
     check_at_least(max_iterations, "max_iterations", 1)
     eps = jnp.finfo(rhs.dtype).eps
-    scale = jnp.max(jnp.abs(rhs))
+    scale = magnitude(rhs)
     unit = largest_eigenvalue + damping
     unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
     b, shift, back = safe_divide(rhs, scale), damping / unit, scale / unit
     size = norm(b)
-    strength = jnp.max(jnp.abs(precondition(b)))
+    strength = magnitude(precondition(b))
 
     def smooth(rho: Vector) -> Vector:
         # In the units in which the preconditioner takes b to entries of at most one.
@@ -204,7 +204,7 @@ def preconditioned_cg(
     z = smooth(rho)
     slope = dot(rho, z)
     finite = jnp.isfinite(size) & jnp.isfinite(back) & jnp.isfinite(slope)
-    broken = ~(finite & ((slope > 0) | jnp.all(rho == 0)))
+    broken = ~(finite & ((slope > 0) | is_zero(rho)))
     claimed = met(w, image, rho)
     none = jnp.zeros((), jnp.int32)
     first = _Iterate(
@@ -218,7 +218,7 @@ def preconditioned_cg(
         products=none,
         replace=claimed,
         broken=broken,
-        done=broken | (claimed & jnp.all(w == 0)),
+        done=broken | (claimed & is_zero(w)),
         directions=SearchDirections.empty(0, b) if directions is None else directions,
     )
     end = jax.lax.while_loop(lambda it: ~it.done, advance, first)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..._core.arrays import symmetrised
-from ..._core.reductions import matmul
+from ..._core.reductions import matmul, nonzero_rows, sum_all_squares
 
 
 class SpectralApproximation(eqx.Module):
@@ -58,7 +58,7 @@ class SpectralApproximation(eqx.Module):
     @property
     def used(self) -> Int[Array, ""]:
         """The number of eigenvectors that there are."""
-        return jnp.sum(jnp.any(self.vectors != 0, axis=1), dtype=jnp.int32)
+        return jnp.sum(nonzero_rows(self.vectors), dtype=jnp.int32)
 
     def inverse(
         self, damping: Float[Array, ""]
@@ -80,7 +80,7 @@ def nystrom(
     shift that keeps the core definite in rounding (Tropp, Yurtsever, Udell and Cevher 2017,
     algorithm 3; here what remains indefinite is left out, so that nothing can fail).
     """
-    shift = jnp.finfo(tests.dtype).eps * jnp.sqrt(jnp.sum(images * images))
+    shift = jnp.finfo(tests.dtype).eps * jnp.sqrt(sum_all_squares(images))
     shifted = images + shift * tests
     values, rotation = jnp.linalg.eigh(symmetrised(matmul(tests, shifted.T)))
     definite = (values > shift) & (shift > 0)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ..._core.arrays import Scalar
 from ..._core.checks import check_at_least, check_positive
+from ..._core.reductions import nonzero_rows
 from ..._model.undamped import UndampedSystem
 from ..algebra.basis import Subspace
 from ..algebra.directions import SearchDirections
@@ -85,7 +86,7 @@ class Nystrom(AbstractPreconditioner[SpectralApproximation]):
             signs = jax.random.rademacher(
                 jax.random.fold_in(key, start), (block, system.size), system.dtype
             )
-            wanted = jnp.where(jnp.any(old != 0, axis=1, keepdims=True), old, signs)
+            wanted = jnp.where(nonzero_rows(old)[:, None], old, signs)
             space = sketch.space.extended(wanted, system.multiply_block)
             factor, _, shift = nystrom(space.vectors, space.images)
             approximation = SpectralApproximation.of_factor(factor, rank, shift=shift)

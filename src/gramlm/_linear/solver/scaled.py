@@ -9,7 +9,14 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 from ..._core.arrays import safe_divide
-from ..._core.reductions import column_lengths, column_sum_squares, matmul, norm, sum_squares
+from ..._core.reductions import (
+    column_lengths,
+    column_sum_squares,
+    count,
+    matmul,
+    norm,
+    sum_squares,
+)
 from ..._model.whitening import Whitening
 from ..algebra.secular import FINE, LengthBound, root
 from .base import AbstractFactorisation, FoundDamping
@@ -71,8 +78,8 @@ class ScaledFactorisation(AbstractFactorisation):
         # The λ that rounding of the middle column swallows; columns that are zero are no measure.
         stiffness = jnp.where(lengths > 0, column_sum_squares(damper), 0)
         stiffness = jnp.sort(jnp.where(lengths > 0, stiffness, jnp.inf))
-        count = jnp.maximum(jnp.sum(lengths > 0), 1)
-        stiffness = stiffness[(count - 1) // 2]
+        positive = jnp.maximum(count(lengths > 0), 1)
+        stiffness = stiffness[(positive - 1) // 2]
         return cls(
             rows=rows,
             scales=scales,
