@@ -28,12 +28,15 @@ OTHER_AXES = {
     "_linear.algebra.secular": "eigenvalues",
     "_linear.preconditioner.block_jacobi": "residuals of one block",
     "_linear.solver.pcg": "leaves of a state",
+    "_step.candidate": "steps that are tried",
+    "_step.state": "leaves of a state",
+    "_step.verdict": "conditions",
     "_analysis.diagnostics": "eigenvalues and probes",
     "_analysis.krylov": "vectors of a block",
 }
 
 # Rooms that are not looked at.
-OTHER_ROOMS = ("_demo", "_solve", "_analysis.covariance", "_problem", "_step")
+OTHER_ROOMS = ("_demo", "_solve", "_analysis.covariance", "_problem")
 
 
 def reductions_of(source: str) -> set[str]:

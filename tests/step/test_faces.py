@@ -18,6 +18,7 @@ import pytest
 import gramlm
 from gramlm._model.model import Model
 from gramlm._problem.box import AbstractBox, Box, Unbounded
+from gramlm._problem.row_factor import Unweighted
 from gramlm._step.anywhere import Anywhere, Unconstrained
 from gramlm._step.faces import FaceSearch, OnFace, Within
 from gramlm._step.regions import region_around
@@ -35,7 +36,7 @@ LAMBDA = 1.0
 
 def model():
     at = stored(RESIDUAL, JACOBIAN)
-    return Model(at.residual, at, None)
+    return Model(at.residual, at, Unweighted())
 
 
 def below(upper, params=START):

@@ -6,6 +6,7 @@ import pytest
 
 import gramlm
 from gramlm._model.factored import FactoredLinearisation
+from gramlm._problem.row_factor import Unweighted
 from gramlm._step.stationarity import ColumnStationarity, MeanStationarity, stationarity_at
 from support.points import EPS, F32, F64, either_side, stored
 
@@ -25,7 +26,8 @@ def by_columns(
     dtype=F64,
 ):
     vectors = [jnp.asarray(x, dtype) for x in (params, gradient, history)]
-    return ColumnStationarity.of(stored(residual, jacobian, dtype), *vectors)
+    at = stored(residual, jacobian, dtype)
+    return ColumnStationarity.of(at.residual, at.stored, *vectors)
 
 
 @DTYPES
@@ -121,7 +123,7 @@ def test_a_negligible_step_by_what_it_is_to_r(dtype):
 
 
 def not_stored(residual=RESIDUAL, jacobian=JACOBIAN):
-    return FactoredLinearisation(stored(residual, jacobian), jnp.asarray(residual), None, None)
+    return FactoredLinearisation(stored(residual, jacobian), jnp.asarray(residual), Unweighted())
 
 
 def by_means(gradient_norm, largest, params=(1.0, 1.0), residual=RESIDUAL, jacobian=JACOBIAN):

@@ -11,6 +11,7 @@ from gramlm._core.spent import Spent
 from gramlm._model.model import Model
 from gramlm._problem.flat import FlatProblem
 from gramlm._problem.residual.canonical import canonical
+from gramlm._problem.row_factor import Unweighted
 from gramlm._step.anywhere import Anywhere
 from gramlm._step.point import Point
 from gramlm._step.rounding import Rounding
@@ -92,7 +93,7 @@ def made_point(**known):
     function, _ = canonical(lambda t: t, params, None)
     return Point(
         problem=FlatProblem(function),
-        model=Model(residual, linearisation, None),
+        model=Model(residual, linearisation, Unweighted()),
         region=Anywhere(linearisation),
         metric=lx.IdentityLinearOperator(jnp.zeros(2)),
         stationarity=stationarity,

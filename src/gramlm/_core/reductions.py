@@ -104,6 +104,11 @@ def is_zero(x: Float[Array, " m"]) -> Bool[Array, ""]:
     return jnp.all(x == 0)
 
 
+def some(which: Bool[Array, " m"]) -> Bool[Array, ""]:
+    """Whether any entry is true."""
+    return jnp.any(which)
+
+
 def count(which: Bool[Array, " m"]) -> Int[Array, ""]:
     """How many entries are true."""
     return jnp.sum(which)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._core.reductions import some
 from .._linear.solver.base import FoundDamping, LinearStep
 from .._model.linearisation import AbstractLinearisation
 from .._model.model import Model
@@ -138,7 +139,7 @@ class OnFace(AbstractSubproblem):
         whole = jnp.where(face.free, solution.step, face.shift)
         image = solution.image + self.image
         inside = self.box.land(self.params, whole) - self.params
-        cut = jnp.any(self.box.beyond(face, self.params, whole))
+        cut = some(self.box.beyond(face, self.params, whole))
         cut_image = jax.lax.cond(cut, lambda v: self.model.at.jvp(v), lambda _: image, inside)
         step = dataclasses.replace(
             solution,

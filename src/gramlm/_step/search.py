@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core.arrays import safe_divide
-from .._core.reductions import dot, norm
+from .._core.reductions import dot, largest, norm, some
 from .._core.spent import Spent
 from .._linear.solver.base import AbstractFactorisation, FoundDamping
 from .._model.linearisation import AbstractLinearisation
@@ -107,7 +107,7 @@ class Search(eqx.Module):
             cost_after=point.unscaled(candidate.cost),
         )
         # Another program may round another way, so that standing still seems to gain.
-        moved = jnp.any(candidate.params != point.params)
+        moved = some(candidate.params != point.params)
         accepted = rules.acceptance.accepts(states.acceptance, trial)
         accepted &= velocity.solved & moved & candidate.finite
         learnt = rules.after_accepted(states, trial, point.cost, candidate.cost)
@@ -211,4 +211,4 @@ def _nothing_to_gain(
 def _relative_step(step: Float[Array, " p"], params: Float[Array, " p"]) -> Float[Array, ""]:
     """The largest `|δⱼ|/|θⱼ|`, infinite where a zero moves."""
     ratios = jnp.where(params == 0, jnp.inf, jnp.abs(safe_divide(step, params)))
-    return jnp.max(jnp.where(step == 0, 0, ratios))
+    return largest(jnp.where(step == 0, 0, ratios))

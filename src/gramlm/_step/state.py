@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._core.reductions import some
 from .rules.damping.base import AbstractDamping
 
 # In bytes (arbitrary). Two of a smaller state are no matter.
@@ -116,8 +117,8 @@ def redamped(
 def equal(a: PyTree[Any], b: PyTree[Any]) -> Bool[Array, ""]:
     """Whether two states are the same, of one entry or more."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    same = [jnp.all(x == y) for x, y in pairs]
-    return jnp.all(jnp.stack(same)) if same else jnp.asarray(True)
+    other = [some(x != y) for x, y in pairs]
+    return ~jnp.any(jnp.stack(other)) if other else jnp.asarray(True)
 
 
 def donated(state: State) -> bool:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._core.arrays import safe_divide, scattered_signs
-from .._core.reductions import column_sum_squares, norm
-from .._model.linearisation import AbstractLinearisation, MaterialisedLinearisation
+from .._core.reductions import column_sum_squares, is_zero, magnitude, norm
+from .._core.reductions import largest as largest_of
+from .._model.linearisation import AbstractLinearisation
 from .rounding import Rounding
 
 
@@ -51,17 +52,18 @@ class ColumnStationarity(AbstractStationarity):
     @classmethod
     def of(
         cls,
-        at: MaterialisedLinearisation,
+        residual: Float[Array, " n"],
+        jacobian: Float[Array, "n p"],
         params: Float[Array, " p"],
         gradient: Float[Array, " p"],
         history: Float[Array, " p"],
     ) -> "ColumnStationarity":
-        lengths = jnp.sqrt(column_sum_squares(at.jacobian))
+        lengths = jnp.sqrt(column_sum_squares(jacobian))
         longest = jnp.maximum(history, lengths)
         longest = jnp.where(jnp.isfinite(longest), longest, history)
         return cls(
             params=params,
-            residual=at.residual,
+            residual=residual,
             gradient=gradient,
             lengths=lengths,
             longest=longest,
@@ -69,7 +71,7 @@ class ColumnStationarity(AbstractStationarity):
 
     @property
     def relative_gradient(self) -> Float[Array, ""]:
-        return jnp.max(self._cosines())
+        return largest_of(self._cosines())
 
     @property
     def significant_gradient(self) -> Float[Array, ""]:
@@ -81,7 +83,7 @@ class ColumnStationarity(AbstractStationarity):
         moved = jnp.abs(self.params) * self.lengths
         died = self.lengths <= eps**0.5 * self.longest
         lost = died & (moved <= eps * norm(self.residual))
-        return jnp.max(jnp.where(lost, 0, self._cosines()))
+        return largest_of(jnp.where(lost, 0, self._cosines()))
 
     def rounding(self, cost: Float[Array, ""]) -> Rounding:
         eps = float(jnp.finfo(self.params.dtype).eps)
@@ -91,8 +93,7 @@ class ColumnStationarity(AbstractStationarity):
     def negligible(self, step: Float[Array, " p"]) -> Bool[Array, ""]:
         """By what it is to r, so that no parameter's unit matters."""
         eps = jnp.finfo(step.dtype).eps
-        moved, rounded = jnp.abs(self.lengths * step), jnp.abs(self.lengths * self.params)
-        return jnp.max(moved) <= eps * jnp.max(rounded)
+        return magnitude(self.lengths * step) <= eps * magnitude(self.lengths * self.params)
 
     def _cosines(self) -> Float[Array, " p"]:
         """Between r and each column of J."""
@@ -116,7 +117,7 @@ class MeanStationarity(AbstractStationarity):
         r = self.at.residual
         size = jnp.sqrt(self.largest) * norm(r)
         # Where the squares underflow, the gradient is known to vanish only if r or J does.
-        zero = jnp.all(r == 0) | ((self.largest == 0) & (self.gradient_norm == 0))
+        zero = is_zero(r) | ((self.largest == 0) & (self.gradient_norm == 0))
         return jnp.where(size > 0, safe_divide(self.gradient_norm, size), jnp.where(zero, 0, 1))
 
     @property
@@ -143,8 +144,8 @@ def stationarity_at(
     history: Float[Array, " p"],
 ) -> AbstractStationarity:
     """By columns where J is stored. `history`: `longest` of the iterate before, or zeros."""
-    if isinstance(at, MaterialisedLinearisation):
-        return ColumnStationarity.of(at, params, gradient, history)
+    if at.stored is not None:
+        return ColumnStationarity.of(at.residual, at.stored, params, gradient, history)
     return MeanStationarity(
         at=at, params=params, gradient_norm=gradient_norm, largest=largest, longest=history
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from .._core.reductions import all_finite
+from .._core.reductions import all_finite, is_zero
 from .._core.results import CRITERIA, RESULTS, code
 from .point import Point
 from .rules.termination import Termination
@@ -50,7 +50,7 @@ def arrived(termination: Termination, point: Point) -> list[Condition]:
     """The tests of a point, before any step from it is tried."""
     # Squares that underflow, where the start had ordinary ones, have vanished all the same.
     underflown = (point.cost == 0) & (point.scale <= 1)
-    zero = jnp.all(point.residual == 0) | underflown
+    zero = is_zero(point.residual) | underflown
     cost = point.unscaled(point.cost)
     vanished = termination.vanishing(
         cost, point.initial_cost, point.unscaled(point.past.creeping_from)
@@ -121,7 +121,7 @@ def _at_rounding(termination: Termination, point: Point, trials: Trials) -> Bool
     explained = nothing_left | ((gradient <= rounding.of_gradient) & linear)
     explained |= gradient <= rounding.accuracy
     within_range = (point.cost > 0) & jnp.isfinite(point.cost)  # 0 here is an underflow
-    return (explained & trials.solved & within_range) | jnp.all(point.residual == 0)
+    return (explained & trials.solved & within_range) | is_zero(point.residual)
 
 
 def _and(a: Bool[Array, ""], b: Bool[Array, ""] | None) -> Bool[Array, ""] | None:
