@@ -23,7 +23,7 @@ from .._problem.residual.base import AbstractResidual
 from .krylov import damped_forms, krylov_basis, ritz_pairs
 
 # Ritz vectors count as eigenvectors, and are taken out of the probes, up to this residual relative
-# to their value: it leaves an error of at most its square in μ/(μ+λ), whatever λ is.
+# to their value: it leaves an error of at most its square in μ/(μ+λ), whatever λ is. Arbitrary.
 _DEFLATED_RESIDUAL = 1e-2
 
 

@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .arrays import safe_divide, symmetrised
 
-# Rows of a symmetric product that are formed at a time.
+# Rows of a symmetric product that are formed at a time. Arbitrary.
 _SYMMETRIC_ROWS = 256
 
-# Rows of a matrix whose squares are summed at a time.
+# Rows of a matrix whose squares are summed at a time. Arbitrary.
 _ROWS = 64
 
 HIGHEST = jax.lax.Precision.HIGHEST

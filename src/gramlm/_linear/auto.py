@@ -23,10 +23,10 @@ _SHARING = 8
 
 # A vector that joins a basis alone reads all of it eight times, from memory: to be projected out,
 # twice, for its row of T, and for the solution and its residual. A basis that is worth its while
-# has some hundreds of vectors.
+# has some hundreds of vectors; the number, and the speed of a CPU's memory, are arbitrary.
 _BASIS_PASSES = 8
 _TYPICAL_BASIS = 256
-_BYTES_A_SECOND = 1e10  # of a CPU; an accelerator reads a basis in no time
+_BYTES_A_SECOND = 1e10  # an accelerator reads a basis in no time
 
 
 @dataclass(frozen=True)

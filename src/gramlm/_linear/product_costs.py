@@ -15,14 +15,14 @@ from .._model.linearisation import AbstractLinearisation
 from .._model.memory import AbstractMemoryPolicy, RowBlocks
 from .._problem.residual.base import AbstractResidual
 
-# Vectors in the block whose time is compared with that of one.
+# Vectors in the block whose time is compared with that of one. Arbitrary.
 _BLOCK = 8
 
-# Points of each data set that stand for all, where rows are declared.
+# Points of each data set that stand for all, where rows are declared. Arbitrary.
 _SAMPLE = 512
 
 # Points in a block whose rows are not formed. Without rows, a point holds what the residual
-# computes for it: little, or it would be cheaper to form its row.
+# computes for it: little, or it would be cheaper to form its row. Arbitrary.
 POINTS_OF_SPARSE_ROWS = 4096
 
 # What was measured stays, so that the next solve with the same residual is the same program.

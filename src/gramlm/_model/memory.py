@@ -18,7 +18,7 @@ from .._problem.residual.base import AbstractResidual
 from .differentiated import RowLinearisation, kept_at, recomputed_at
 from .linearisation import AbstractLinearisation, MaterialisedLinearisation
 
-# Data points evaluated at a time where J is stored.
+# Data points evaluated at a time where J is stored. Arbitrary.
 _POINTS = 256
 
 

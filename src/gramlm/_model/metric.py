@@ -19,7 +19,7 @@ from .linearisation import AbstractLinearisation
 State = TypeVar("State")
 
 # A parameter that hardly moves the residual is floored at this fraction of the largest entry of
-# diag(JᵀJ), so that its step stays finite.
+# diag(JᵀJ), so that its step stays finite. Arbitrary.
 _DIAGONAL_FLOOR = 1e-20
 
 

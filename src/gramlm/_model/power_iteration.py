@@ -11,7 +11,8 @@ from .gram import Gram
 from .linearisation import AbstractLinearisation
 from .metric import dual_norm, metric_inverse, metric_norm
 
-# Power iterations for λmax(K): from scratch, and from the vector of the last Jacobian.
+# Power iterations for λmax(K): from scratch, and from the vector of the last Jacobian. A factor of
+# 2 is near enough; the numbers are arbitrary.
 _FIRST_POWER_ITERATIONS = 5
 _POWER_ITERATIONS = 2
 

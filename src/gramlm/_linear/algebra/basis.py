@@ -28,7 +28,7 @@ from ..._core.reductions import (
 from .blocks import combined, orthonormal, outside, over_used
 
 # Of its squared length a direction that is new keeps at least this part where it is projected once
-# more.
+# more. Half of the length, which is arbitrary.
 KEPT = 0.25
 
 # Orders at which the eigenvalue problem of T is compiled beside the full one: the smallest that

@@ -11,6 +11,7 @@ from ..._core.arrays import Scalar
 from ..._core.reductions import all_finite, matmul, times_transpose
 
 # About as many vectors of a basis are worked on at a time, and none where there are none yet.
+# Arbitrary.
 _PART = 256
 
 # A basis of no more numbers than these, 8 MB in float64, is worked on as a whole, used or not: it
@@ -18,6 +19,7 @@ _PART = 256
 _SMALL = 2**20
 
 # Rows of about unit length whose Gram matrix has no eigenvalue below this are independent.
+# Arbitrary.
 _INDEPENDENT = 1e-3
 
 

@@ -18,13 +18,16 @@ from ..._core.checks import check_at_least
 from ..._core.reductions import all_finite, dot, is_zero, magnitude, norm, sum_squares
 from .directions import SearchDirections
 
-# The rounding of a product with K, over ε·λmax(K)·‖w‖: below it a residual says nothing.
+# The rounding of a product with K, over ε·λmax(K)·‖w‖: below it a residual says nothing. Half a
+# unit is that of a number; of a product it is arbitrary.
 _ROUNDING = 0.5
 
 # A true residual this close to that of the recurrence leaves the search direction as it is.
+# Arbitrary.
 _AGREEMENT = 0.1
 
-# A claim of convergence that proves false must leave this part of the last one's true residual.
+# A claim of convergence that proves false must leave no more than this part of the last one's true
+# residual. Arbitrary.
 _PROGRESS = 0.5
 
 Vector = Float[Array, " m"]

@@ -17,16 +17,17 @@ from .usable import USABLE_MISS
 Space = TypeVar("Space", bound=AbstractSubspace)
 
 # A basis may use this part of its room for vectors of the last Jacobian, lest none be left for
-# what is new.
+# what is new. Arbitrary.
 _RECYCLED_PART = 0.75
 
-# Recycled vectors are taken in as a large block if they fill this part of it.
+# Recycled vectors are taken in as a large block if they fill this part of it. Arbitrary.
 _FILLED_PART = 0.75
 
-# The residual of a system is computed to about this multiple of its unit of rounding.
+# The residual of a system is computed to about this multiple of its unit of rounding. Arbitrary.
 _ROUNDING = 8.0
 
 # What is left of a system may be called rounding up to this part of its right-hand side.
+# Arbitrary.
 _ROUNDED_PART = 0.1
 
 

@@ -18,9 +18,11 @@ from jaxtyping import Array, Bool, Float, Int
 from ..._core.arrays import safe_divide
 
 # Relative accuracy of the length: where a step costs a factorisation that of Moré's MINPACK.
+# Where it costs next to nothing, finer than any rule asks for; that is arbitrary.
 COARSE = 0.1
 FINE = 1e-3
 
+# Values of λ that are looked at. Arbitrary.
 _MAX_ITERATIONS = 30
 
 

@@ -29,16 +29,17 @@ from .spectral import SpectralFactorisation
 
 # K is formed with errors of about ε·λmax, so K + λI is a fair preconditioner for itself as long
 # as λ is well above that: then a few corrections with products of J restore what squaring J lost.
-# Below this multiple of ε·λmax the factor is taken from [Jᵀ; √λ I] instead.
+# Below this multiple of ε·λmax, which is arbitrary, the factor is taken from [Jᵀ; √λ I] instead.
 _CHOLESKY_LIMIT = 64.0
 
-# Up to this order a factorisation costs next to nothing.
+# Up to this order a factorisation costs next to nothing. Arbitrary.
 _SMALL = 64
 
-# Corrections with products of J, at 4 n p operations each.
+# Corrections with products of J, at 4 n p operations each, as long as each gains a factor of 4.
+# Arbitrary.
 _MAX_CORRECTIONS = 3
 
-# A direct solve that leaves more than this of its right-hand side is a failed one.
+# A direct solve that leaves more than this of its right-hand side is a failed one. Arbitrary.
 _TRUSTED_RESIDUAL = 1e-2
 
 

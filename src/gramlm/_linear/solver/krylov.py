@@ -47,6 +47,7 @@ _ROUNDING = 1 / 8
 
 # Where J is stored, K itself is formed once the basis of the last Jacobian had this part of n
 # vectors: n²·p operations, at the full speed of a matrix product, against 4·n·p for each vector.
+# They are as many at n/4; a little beyond that is arbitrary.
 _FORMED_PART = 1 / 3
 
 

@@ -22,7 +22,8 @@ from ..algebra.secular import FINE, LengthBound, root
 from .base import AbstractFactorisation, FoundDamping
 from .direct import AbstractDirectSystem
 
-# What rounding leaves of a column that depends on the others, in multiples of ε.
+# What rounding leaves of a column that depends on the others, in multiples of ε: Householder's QR
+# errs by a small multiple of it (Higham 2002, §19.3). Which one is arbitrary.
 _ROUNDING = 8.0
 
 
