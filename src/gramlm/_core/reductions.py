@@ -104,7 +104,7 @@ def is_zero(x: Float[Array, " m"]) -> Bool[Array, ""]:
     return jnp.all(x == 0)
 
 
-def some(which: Bool[Array, " m"]) -> Bool[Array, ""]:
+def some(which: Bool[Array, "..."]) -> Bool[Array, ""]:
     """Whether any entry is true."""
     return jnp.any(which)
 

@@ -20,8 +20,9 @@ from ..._model.whitening import Whitening
 from ..algebra.blocks import outside
 from ..algebra.cg import normal_gap, preconditioned_cg
 from ..algebra.finish import deflation, finished
-from ..algebra.growth import Attempt, BlockSizes, Outcome, Recycled, Work, grown, recycled
+from ..algebra.growth import Attempt, Outcome, Recycled, Work, grown, recycled
 from ..algebra.secular import LengthBound
+from ..algebra.sizes import BlockSizes
 from ..algebra.tall import TallSubspace
 from .base import (
     AbstractDampedSystem,
