@@ -38,6 +38,17 @@ def test_one_work_answers_every_damping(name):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_the_image_is_that_of_the_step_whatever_rounding_made_of_it(name):
+    """With a tiny λ, and a part of b that J does not reach, w is large and so is its rounding."""
+    case = Case.of(name)
+    step = case.solve(1e-13, 1e-3)
+    jacobian, eps = np.asarray(case.jacobian, float), np.finfo(case.b.dtype).eps
+    image, size = jacobian @ np.asarray(step.step, float), np.linalg.norm(step.step)
+    error = np.linalg.norm(step.image - image)
+    assert error <= 10 * eps * np.linalg.norm(jacobian) * size
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_another_right_hand_side_starts_from_what_is_known(name, rng):
     case = Case.of(name)
     tolerance, error = precision(case)

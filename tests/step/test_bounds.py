@@ -16,12 +16,12 @@ ENGINES = {
 }
 
 
-def bumps(n, p, dtype=jnp.float64):
+def bumps(n, p, dtype=jnp.float64, seed=1, noise=0.01):
     """Gaussian bumps, a fifth of which have positive weights, with noise."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     x, centres = np.linspace(0, 1, n), np.linspace(0, 1, p)
     design = np.exp(-(((x[:, None] - centres) / 0.05) ** 2) / 2)
-    y = design @ np.where(rng.random(p) < 0.2, 1.0, 0.0) + 0.01 * rng.normal(size=n)
+    y = design @ np.where(rng.random(p) < 0.2, 1.0, 0.0) + noise * rng.normal(size=n)
     return jnp.asarray(design, dtype), jnp.asarray(y, dtype)
 
 
@@ -37,6 +37,21 @@ def test_non_negative_least_squares(engine, n, p):
     np.testing.assert_array_equal(np.asarray(found.value) == 0, expected == 0)
     np.testing.assert_allclose(found.value, expected, atol=1e-6)
     assert found.stats["num_steps"] < 40
+
+
+def test_rounding_of_the_dual_form_stalls_no_solve():
+    """J reaches little of r, and with a small λ the dual form makes rounding of the step.
+
+    Which solves come to such a step is a matter of the program, so there are several.
+    """
+    linear_solver, form = ENGINES["krylov dual"]
+    solver = gramlm.LevenbergMarquardt(linear_solver=linear_solver, form=form)
+    for seed in range(12):
+        data = bumps(30, 12, seed=seed, noise=0.1)
+        found = gramlm.solve(linear, jnp.full(12, 0.1), data, lower=0.0, solver=solver, throw=False)
+        assert found.result == gramlm.RESULTS.successful, seed
+        distance = nnls(*map(np.asarray, data))[1]
+        np.testing.assert_allclose(found.stats["cost"], 0.5 * distance**2, rtol=1e-9)
 
 
 def test_single_precision():

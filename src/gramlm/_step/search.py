@@ -114,10 +114,13 @@ class Search(eqx.Module):
         rejected = rules.after_rejected(states, trial)
 
         promise = subproblem.promise(step.demand, predicted)
+        # Solved to the rounding of the system, and the step climbs all the same.
+        spoilt = velocity.solved & (promise < -point.rounding.of_cost)
         promise = _trusted_promise(point, promise, velocity.solved, accepted, candidate)
+        curvature = self.stepper.curvature(step, candidate.step, point.params)
+        first = FirstTrial(jnp.where(spoilt, jnp.nan, promise), damping, curvature)
         exhausted = equal(rejected.damping, states.damping)  # the rule has nothing else to try
         hopeless = ~moved | exhausted | _nothing_to_gain(point, candidate, promise, damping)
-        curvature = self.stepper.curvature(step, candidate.step, point.params)
         spent = before.spent + step.spent
         spent += Spent(0, found.iterations, found.products + system.setup_products)
         after = Trials(
@@ -136,7 +139,7 @@ class Search(eqx.Module):
                 used_acceleration=candidate.corrected,
                 linear_residual=velocity.relative_residual,
             ),
-            first=either(before.made == 0, FirstTrial(promise, damping, curvature), before.first),
+            first=either(jnp.isnan(before.first.promised), first, before.first),
             spent=spent + Spent(evaluations=candidate.evaluations),
             hopeless=~accepted & hopeless,
             finite=jnp.where(moved, candidate.finite, before.finite),

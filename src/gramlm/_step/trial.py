@@ -33,8 +33,10 @@ class Tried(eqx.Module):
 
 
 class FirstTrial(eqx.Module):
-    """Of the trials of a step the one that is damped least.
+    """Of the trials of a step the one that is damped least, but for those that rounding spoilt:
+    theirs says nothing of what there is to gain.
 
+    - `promised`: NaN before there is such a trial.
     - `curvature`: of r over what rounds the parameters, or over the step; infinite if unknown.
     """
 
@@ -92,7 +94,7 @@ class Trials(eqx.Module):
         return cls(
             made=jnp.zeros((), jnp.int32),
             last=nothing,
-            first=FirstTrial(zero, zero, zero),
+            first=FirstTrial(jnp.full_like(zero, jnp.nan), zero, zero),
             spent=Spent(),
             hopeless=hopeless,
             finite=finite,

@@ -72,14 +72,15 @@ class KrylovSystem(AbstractDampedSystem):
         self, rhs: Float[Array, " n"], work: Work[Subspace], tolerance: Float[Array, ""]
     ) -> LinearStep:
         factors = self.factors
-        w, image, outcome = _solved(self, rhs, work, tolerance)
+        w, _, outcome = _solved(self, rhs, work, tolerance)
         step = -factors.gram.pull(w)  # M⁻¹ Jᵀ w
         return LinearStep(
             step=step,
-            image=-image,
+            # Not −K w: a small λ makes w large, and rounds the step and K w each in its own way.
+            image=factors.gram.at.jvp(step),
             relative_residual=outcome.relative_residual,
             iterations=outcome.passes,
-            products=self._products(work, outcome) + 1,
+            products=self._products(work, outcome) + 2,
             solved=all_finite(step) & outcome.usable,
             work=outcome.work,
         )
