@@ -51,7 +51,7 @@ def test_each_step_is_told_as_it_was(reference):
     (beginning,), events, (ending,) = diary.beginnings, diary.events, diary.endings
     history = solution.history
     assert (beginning.step, beginning.plan) == (0, solution.plan)
-    np.testing.assert_allclose(beginning.cost, history.cost[0])
+    assert beginning.compiled
     assert [event.step for event in events] == [*range(1, len(history.damping) + 1)]
     np.testing.assert_array_equal([event.cost for event in events], history.cost[1:])
     np.testing.assert_array_equal([event.info.damping for event in events], history.damping)
@@ -68,6 +68,31 @@ def test_each_step_is_told_as_it_was(reference):
     assert events[-1].remaining.fraction == left[-1] / 500
     assert ending.step == events[-1].step
     assert gramlm.CRITERIA[solution.stats["criterion"]] in str(ending)
+
+
+@pytest.mark.parametrize(
+    ("progress", "stream"), [(True, "out"), (gramlm.ProgressBar(), "err")], ids=["lines", "bar"]
+)
+def test_it_is_said_that_a_solve_is_being_compiled(progress, stream, capsys):
+    traces, at_start = [], []
+
+    def fresh(t):
+        traces.append(1)
+        return t**2 - 2
+
+    class First(Diary):
+        def start(self, beginning):
+            super().start(beginning)
+            at_start.append(len(traces))
+
+    diary = First()
+    for compiled in (False, True):
+        gramlm.solve(fresh, jnp.ones(2), verbose=progress, callback=diary)
+        shown = getattr(capsys.readouterr(), stream)
+        assert ("compiling…" in shown) != compiled
+        assert diary.beginnings[-1].compiled == compiled
+    # It was said before any step was traced.
+    assert at_start[0] < at_start[1] == len(traces)
 
 
 def test_a_stop_on_purpose_raises_nothing_and_can_be_continued(reference):

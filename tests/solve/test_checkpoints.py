@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gramlm
+from gramlm._solve.planned import Shelf
 from support.problems import sine, sine_problem
 
 LM = gramlm.LevenbergMarquardt
@@ -55,6 +56,7 @@ def told(solution):
 def test_a_resumed_solve_is_the_uninterrupted_one(name, dtype, overwrites, tmp_path, monkeypatch):
     if overwrites:
         monkeypatch.setattr("gramlm._step.state._LARGE", 0)
+        monkeypatch.setattr("gramlm._solve.planned._planned", Shelf())
     path, kept = tmp_path / "solve", []
     options = {
         "solver": SOLVERS[name],
@@ -100,6 +102,7 @@ def written(problem, tmp_path):
 
 def test_a_step_that_overwrites_the_state_leaves_a_solution_alone(problem, monkeypatch):
     monkeypatch.setattr("gramlm._step.state._LARGE", 0)
+    monkeypatch.setattr("gramlm._solve.planned._planned", Shelf())
     part = gramlm.solve(*problem, max_steps=2, throw=False)
     whole = gramlm.solve(*problem)
     for _ in range(2):
@@ -305,8 +308,8 @@ def test_a_plan_that_was_measured_is_the_same_again(tmp_path, monkeypatch):
     """Measured anew, costs may lead to another linear solver."""
     given = sine_problem(5, 9)
     costs = gramlm.ProductCosts(1e-3, 0.5, True)
-    monkeypatch.setattr("gramlm._step.levenberg_marquardt.wants_measurement", lambda *_: True)
-    monkeypatch.setattr("gramlm._step.levenberg_marquardt.measured", lambda *_: costs)
+    monkeypatch.setattr("gramlm._solve.planned.wants_measurement", lambda *_: True)
+    monkeypatch.setattr("gramlm._solve.planned.measured", lambda *_: costs)
     path = tmp_path / "a"
 
     def residual(t, args):
@@ -317,9 +320,7 @@ def test_a_plan_that_was_measured_is_the_same_again(tmp_path, monkeypatch):
         residual, given.params, max_steps=1, callback=gramlm.Checkpoints(path), **options
     )
     assert part.costs == costs
-    monkeypatch.setattr(
-        "gramlm._step.levenberg_marquardt.measured", lambda *_: pytest.fail("measured again")
-    )
+    monkeypatch.setattr("gramlm._solve.planned.measured", lambda *_: pytest.fail("measured again"))
     for source in (path, part):
         again = gramlm.solve(residual, given.params, resume=source, **options)
         assert again.costs == costs
@@ -331,7 +332,7 @@ def test_what_cannot_be_resumed_from_is_named(problem):
         gramlm.solve(*problem, resume=3)
     solution = gramlm.solve(*problem, max_steps=1, throw=False)
     with pytest.raises(gramlm.CheckpointError, match="start from its `value`"):
-        gramlm.solve(*problem, resume=dataclasses.replace(solution, state=None))
+        gramlm.solve(*problem, resume=dataclasses.replace(solution, carry=None))
 
 
 def test_fixed_and_complex_parameters_bounds_and_a_loss_are_kept_as_well(tmp_path):

@@ -19,7 +19,7 @@ def options_of(monkeypatch):
         monkeypatch.setenv("XLA_FLAGS", flags)
         monkeypatch.setattr(compiling, "_QUICK", wishes or compiling._QUICK)
         compiling.compiler_options.cache_clear()
-        return compiling.compiler_options()
+        return dict(compiling.compiler_options())
 
     yield ask
     monkeypatch.undo()
@@ -43,7 +43,7 @@ def test_what_the_user_has_set_is_left_to_them(options_of):
 def test_a_program_has_them_alone_and_none_within_a_transformation(options_of):
     options_of(**LEVEL)
     program = Program(lambda tree, given: tree["a"] * given)
-    split = Split({"a": jnp.asarray(3.0), "name": "b"})
+    split = Split.of({"a": jnp.asarray(3.0), "name": "b"})
     assert program(split, jnp.asarray(2.0)) == 6.0
 
     def within(x):

@@ -162,7 +162,7 @@ def test_solutions_keep_structure_dtype_and_cost(case):
     solution = gramlm.solve(product, params, data, solver=solver)
     assert jax.tree.map(signature, solution.value) == jax.tree.map(signature, params)
     residual = np.abs(product(solution.value, data))
-    np.testing.assert_allclose(solution.stats["cost"], 0.5 * np.sum(residual**2), atol=1e-12)
+    np.testing.assert_allclose(solution.stats["cost"], 0.5 * np.sum(residual**2), 1e-6, atol=1e-12)
     assert solution.stats["cost"] < 0.1 * solution.stats["initial_cost"]
     if "dual" in case:
         assert solution.stats["cost"] < 1e-10  # more parameters than residuals: a root

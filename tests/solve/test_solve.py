@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import least_squares
 
 import gramlm
+from gramlm._solve.program import Program
 from support.problems import START, rosenbrock, sine, sine_problem
 
 LM = gramlm.LevenbergMarquardt
@@ -152,12 +153,66 @@ def test_a_python_number_as_parameter_does_not_compile_again():
         np.testing.assert_allclose(solution.value["t"], 3.0)
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """The names of the programs that are called."""
+    names, call = [], Program.__call__
+
+    def noted(self, *arguments):
+        names.append(self.name)
+        return call(self, *arguments)
+
+    monkeypatch.setattr(Program, "__call__", noted)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("options", "programs"),
+    [
+        ({}, ["_steps_from_any"]),
+        ({"upper": 9.0, "weights": 2.0}, ["_doubts", "_steps_from_any"]),
+    ],
+    ids=["plain", "with values to check"],
+)
+def test_a_small_solve_is_one_program_when_it_is_known(options, programs, calls):
+    def residual(t, args):
+        return t**2 - args
+
+    for _ in range(3):
+        calls.clear()
+        solution = gramlm.solve(residual, jnp.ones(3), 2 * jnp.ones(3), **options)
+    assert calls == programs
+    np.testing.assert_allclose(solution.value, 2**0.5)
+
+
+def test_a_solve_of_more_steps_than_a_program_records_goes_on(monkeypatch):
+    start = jnp.asarray([-1.2, 1.0])
+    whole = gramlm.solve(rosenbrock, start)
+    monkeypatch.setattr("gramlm._solve.loop.ROOM", 3)
+    by_threes = gramlm.solve(lambda t: rosenbrock(t), start)
+    np.testing.assert_array_equal(by_threes.history.cost, whole.history.cost)
+    np.testing.assert_array_equal(by_threes.value, whole.value)
+
+
+def test_results_are_arrays_on_the_device_and_numbers_on_the_host():
+    solution = gramlm.solve(lambda t: t["a"][None] ** 2 - 2, {"a": 1.0})
+    assert isinstance(solution.value["a"], jax.Array)
+    assert isinstance(solution.flat, jax.Array)
+    assert isinstance(solution.history.cost, np.ndarray)
+    assert f"{solution.stats['cost']:.0f} {solution.stats['num_accepted']:d}".startswith("0 ")
+    leaves, structure = jax.tree.flatten(solution)
+    again = jax.tree.unflatten(structure, leaves)
+    assert again.plan == solution.plan
+    assert again.state.step == solution.stats["num_steps"]
+
+
 @pytest.mark.parametrize("form", [True, gramlm.Lines()])
 def test_lines_show_each_step(form, capsys):
     solution = gramlm.solve(rosenbrock, START, verbose=form)
     lines = capsys.readouterr().out.strip().splitlines()
-    plan, _, head, *steps, end = lines
+    plan, _, head, start, *steps, end = lines
     assert plan == solution.plan
+    assert start.split() == ["0", f"{solution.history.cost[0]:.6e}"]
     names = ["step", "cost", "gradient", "damping", "gain", "trials", "inner", "seconds", "left"]
     assert head.split() == names
     assert gramlm.CRITERIA[solution.stats["criterion"]] in end

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gramlm
+import gramlm._solve.planned
 import gramlm._step.state
 
 jax.config.update("jax_enable_x64", True)
@@ -85,6 +86,7 @@ def within_a_step(reference, second, donated):
     """The second one gets out."""
     if donated:
         gramlm._step.state._LARGE = 0
+        gramlm._solve.planned._planned.clear()
         solve(max_steps=1, throw=False)
     timers = [threading.Timer(seconds, interrupt) for seconds in (1.0, 1.5)]
     for timer in timers:

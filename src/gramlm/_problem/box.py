@@ -25,6 +25,15 @@ class AbstractBox(eqx.Module):
 
     bounded: eqx.AbstractVar[bool]
 
+    @property
+    @abc.abstractmethod
+    def empty(self) -> Bool[Array, ""]:
+        """Whether no parameters are allowed."""
+
+    @abc.abstractmethod
+    def contains(self, params: Float[Array, " p"]) -> Bool[Array, " p"]:
+        """For each parameter, whether it is allowed."""
+
     @abc.abstractmethod
     def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
         """The nearest point that is allowed."""
@@ -45,6 +54,13 @@ class Unbounded(AbstractBox):
 
     bounded: bool = eqx.field(static=True, init=False, default=False)
 
+    @property
+    def empty(self) -> Bool[Array, ""]:
+        return jnp.asarray(False)
+
+    def contains(self, params: Float[Array, " p"]) -> Bool[Array, " p"]:
+        return jnp.ones(params.shape, bool)
+
     def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
         return params
 
@@ -63,6 +79,12 @@ class Box(AbstractBox):
     lower: Float[Array, " p"]
     upper: Float[Array, " p"]
     bounded: bool = eqx.field(static=True, init=False, default=True)
+
+    @property
+    def empty(self) -> Bool[Array, ""]:
+        # Comparisons with NaN are false.
+        possible = (self.lower <= self.upper) & (self.lower < jnp.inf) & (self.upper > -jnp.inf)
+        return jnp.any(~possible)
 
     def project(self, params: Float[Array, "*k p"]) -> Float[Array, "*k p"]:
         return jnp.clip(params, self.lower, self.upper)
@@ -89,7 +111,6 @@ class Box(AbstractBox):
         return place - params
 
     def contains(self, params: Float[Array, " p"]) -> Bool[Array, " p"]:
-        """For each parameter, whether it is within its bounds."""
         return (params >= self.lower) & (params <= self.upper)
 
     def face(self, params: Float[Array, " p"], gradient: Float[Array, " p"]) -> Face:

@@ -107,26 +107,5 @@ class Problem(eqx.Module):
         return self.residual_fn(*args)
 
 
-def residual_of(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The residual function itself."""
-    return residual_fn.residual_fn if isinstance(residual_fn, Problem) else residual_fn
-
-
-def with_arrays(residual_fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`Problem.with_arrays`, of whatever goes for a residual function."""
-    return residual_fn.with_arrays() if isinstance(residual_fn, Problem) else residual_fn
-
-
 def _is_loss(leaf: Any) -> bool:
     return isinstance(leaf, AbstractLoss)
-
-
-def free_of(residual_fn: Callable[..., Any]) -> PyTree:
-    """Which parameters are free, as it was declared; None where nothing was."""
-    return residual_fn.free if isinstance(residual_fn, Problem) else None
-
-
-def as_problem(residual_fn: Callable[..., Any], **parts: Any) -> Callable[..., Any]:
-    """`Problem.of`, but for a function without parts, which is returned as it is."""
-    given = any(part is not None for part in parts.values())
-    return Problem.of(residual_fn, **parts) if given else residual_fn

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import lineax as lx
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._core.reductions import all_finite
 
@@ -47,6 +47,11 @@ class AbstractRowFactor(eqx.Module):
     def count(self, size: int) -> Int[Array, ""]:
         """How many of n = `size` residuals count for something."""
 
+    @property
+    @abc.abstractmethod
+    def sound(self) -> Bool[Array, ""]:
+        """Whether its numbers can be those of weights."""
+
     @abc.abstractmethod
     def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
         """x, and an error at run time if traced numbers turn out to be no weights."""
@@ -78,6 +83,10 @@ class Unweighted(AbstractRowFactor):
 
     def count(self, size: int) -> Int[Array, ""]:
         return jnp.asarray(size, jnp.int32)
+
+    @property
+    def sound(self) -> Bool[Array, ""]:
+        return jnp.asarray(True)
 
     def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
         return x
@@ -113,12 +122,15 @@ class DiagonalFactor(AbstractRowFactor):
     def count(self, size: int) -> Int[Array, ""]:
         return jnp.sum(self.values != 0).astype(jnp.int32)
 
+    @property
+    def sound(self) -> Bool[Array, ""]:
+        # Roots of the weights: those of negative ones are NaN.
+        return all_finite(self.values)
+
     def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
         if not isinstance(self.values, Tracer):
             return x
-        # Roots of the weights: those of negative ones are NaN.
-        wrong = ~all_finite(self.values)
-        return eqx.error_if(x, wrong, "`weights` must be finite and not negative.")
+        return eqx.error_if(x, ~self.sound, "`weights` must be finite and not negative.")
 
 
 class AbstractMixingFactor(AbstractRowFactor):
@@ -137,6 +149,10 @@ class AbstractMixingFactor(AbstractRowFactor):
 
     def count(self, size: int) -> Int[Array, ""]:
         return jnp.asarray(size, jnp.int32)
+
+    @property
+    def sound(self) -> Bool[Array, ""]:
+        return jnp.asarray(True)
 
     def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
         return x
@@ -207,6 +223,10 @@ class ProductFactor(AbstractRowFactor):
 
     def count(self, size: int) -> Int[Array, ""]:
         return self.right.count(size)
+
+    @property
+    def sound(self) -> Bool[Array, ""]:
+        return self.left.sound & self.right.sound
 
     def guarding(self, x: Float[Array, " p"]) -> Float[Array, " p"]:
         return self.left.guarding(self.right.guarding(x))

@@ -1,98 +1,133 @@
-"""What a solve carries from step to step beside the solver's state, and what it makes of a step."""
+"""What a solve carries from step to step, and what it makes of a step."""
 
-import equinox as eqx
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from .._core.results import RESULTS
 from .._problem.flat import FlatProblem
 from .._step.info import StepInfo
 from .._step.levenberg_marquardt import LevenbergMarquardt
 from .._step.state import State
+from .packed import Packed
 
-TOTALS = ("num_steps", "num_accepted", "num_evaluations", "num_products", "inner_iterations")
+
+class Totals(NamedTuple):
+    """Sums over all steps: Jacobians, accepted trials, residuals at trials, products with J."""
+
+    num_steps: Int[Array, ""]
+    num_accepted: Int[Array, ""]
+    num_evaluations: Int[Array, ""]
+    num_products: Int[Array, ""]
+    inner_iterations: Int[Array, ""]
+
+    def after(self, info: StepInfo) -> "Totals":
+        """With one step more."""
+        return Totals(
+            num_steps=self.num_steps + 1,
+            num_accepted=self.num_accepted + info.accepted,
+            num_evaluations=self.num_evaluations + info.evaluations,
+            num_products=self.num_products + info.products,
+            inner_iterations=self.inner_iterations + info.inner_iterations,
+        )
 
 
-class Account(eqx.Module):
-    """Where a solve has come to.
+class Told(NamedTuple):
+    """What is told of a solve between two steps: all of its carry but the state.
 
     - `flat`, (p,): the flat parameters. `info`: of the last step.
-    - `totals`: sums over all steps. `initial_cost`: `½‖r‖²` at the start.
+    - `initial_cost`: `½‖r‖²` at the start, or the loss.
     """
 
     flat: Float[Array, " p"]
     info: StepInfo
-    totals: dict[str, Int[Array, ""]]
+    totals: Totals
     initial_cost: Float[Array, ""]
 
 
-class Outcome(eqx.Module):
-    """What a solve has found so far.
+class Carry(NamedTuple):
+    """A solve between two steps, all that it takes to go on: what is told, and the state."""
 
-    - `leaves`: of the best parameters; None for those that are fixed. `cost`: theirs.
-    - `result`: whether it has ended.
+    told: Told
+    state: State
+
+    @classmethod
+    def start(
+        cls, solver: LevenbergMarquardt, problem: FlatProblem, flat: Float[Array, " p"]
+    ) -> "Carry":
+        """Before the first step."""
+        cost = problem.cost(problem.residual(flat))
+        totals = Totals(*[jnp.zeros((), jnp.int32) for _ in Totals._fields])
+        told = Told(flat, StepInfo.before_any(cost), totals, cost)
+        return cls(told, solver.init_flat(problem, flat))
+
+    def stepped(self, solver: LevenbergMarquardt, problem: FlatProblem) -> "Carry":
+        """After one more step."""
+        told, first = self.told, self.state.step == 0
+        flat, state, info = solver.step_flat(problem, told.flat, self.state)
+        initial_cost = jnp.where(first, info.cost_before, told.initial_cost)
+        return Carry(Told(flat, info, told.totals.after(info), initial_cost), state)
+
+    @property
+    def running(self) -> Bool[Array, ""]:
+        """Whether the last step did not end it."""
+        return self.told.info.result == RESULTS.running
+
+
+class PackedCarry(NamedTuple):
+    """A carry in few arrays: between two programs, two steps of one, or two solves."""
+
+    told: Packed
+    state: Packed
+
+    @classmethod
+    def of(cls, carry: Carry) -> "PackedCarry":
+        return cls(Packed.of(carry.told), Packed.of(carry.state))
+
+    @property
+    def carry(self) -> Carry:
+        """Outside of a program with NumPy's scalars, which are waited for."""
+        return Carry(self.told.tree(), self.state.tree())
+
+
+class Best(NamedTuple):
+    """The best point so far.
+
+    - `leaves`: of the parameters; None for those that are fixed. `cost`: theirs.
+    - `result`: whether the solve has ended by itself.
     """
 
     leaves: list[Array | None]
     cost: Float[Array, ""]
     result: RESULTS
 
-
-class Records(eqx.Module):
-    """One column a step, NaN where none was made: the cost before it, and the damping and the
-    gradient norm of `History`. In one array, which is one transfer to the host.
-    """
-
-    values: Float[Array, "3 k"]
-
     @classmethod
-    def empty(cls, size: int, dtype) -> "Records":
-        return cls(jnp.full((3, size), jnp.nan, dtype))
-
-    def with_step(self, index: Int[Array, ""], info: StepInfo) -> "Records":
-        column = jnp.stack([info.cost_before, info.damping, info.gradient_norm])
-        return Records(self.values.at[:, index].set(column))
-
-
-def at_start(
-    solver: LevenbergMarquardt, problem: FlatProblem, flat: Float[Array, " p"]
-) -> tuple[Account, State]:
-    """Before the first step."""
-    flat = problem.box.project(flat)
-    cost = problem.cost(problem.residual(flat))
-    totals = {name: jnp.zeros((), jnp.int32) for name in TOTALS}
-    account = Account(flat, StepInfo.before_any(cost), totals, cost)
-    return account, solver.init_flat(problem, flat)
+    def of(cls, solver: LevenbergMarquardt, problem: FlatProblem, carry: Carry) -> "Best":
+        """What was found so far."""
+        told, acceptance = carry.told, carry.state.rules.acceptance
+        end, dtype = told.info.cost, told.flat.dtype
+        flat, cost = solver.acceptance.best(acceptance, told.flat, end)
+        result = told.info.result
+        passed = (result == RESULTS.successful) & (cost < (1 - jnp.finfo(dtype).eps ** 0.5) * end)
+        result = RESULTS.where(passed, RESULTS.passed_better, result)
+        spec = problem.params_spec
+        leaves = zip(jax.tree.leaves(spec.unflatten(flat)), spec.slots, strict=True)
+        return cls([None if slot is None else leaf for leaf, slot in leaves], cost, result)
 
 
-def stepped(
-    solver: LevenbergMarquardt, problem: FlatProblem, account: Account, state: State
-) -> tuple[Account, State]:
-    """After one more step."""
-    first = state.step == 0
-    flat, state, info = solver.step_flat(problem, account.flat, state)
-    before = account.totals  # with the steps, which outlive a state that is given away
-    totals = {
-        "num_steps": state.step,
-        "num_accepted": before["num_accepted"] + info.accepted,
-        "num_evaluations": before["num_evaluations"] + info.evaluations,
-        "num_products": before["num_products"] + info.products,
-        "inner_iterations": before["inner_iterations"] + info.inner_iterations,
+def stats_of(told: Told, best: Best) -> dict[str, Any]:
+    """The statistics of a solution."""
+    info = told.info
+    numbers = {
+        "cost": best.cost,
+        "initial_cost": told.initial_cost,
+        **told.totals._asdict(),
+        "linear_residual": info.linear_residual,
+        "relative_gradient": info.relative_gradient,
     }
-    initial_cost = jnp.where(first, info.cost_before, account.initial_cost)
-    return Account(flat, info, totals, initial_cost), state
-
-
-def outcome(
-    solver: LevenbergMarquardt, problem: FlatProblem, account: Account, state: State
-) -> Outcome:
-    """What was found so far."""
-    end, dtype = account.info.cost, account.flat.dtype
-    flat, cost = solver.acceptance.best(state.rules.acceptance, account.flat, end)
-    result = account.info.result
-    passed = (result == RESULTS.successful) & (cost < (1 - jnp.finfo(dtype).eps ** 0.5) * end)
-    result = RESULTS.where(passed, RESULTS.passed_better, result)
-    spec = problem.params_spec
-    leaves = zip(jax.tree.leaves(spec.unflatten(flat)), spec.slots, strict=True)
-    return Outcome([None if slot is None else leaf for leaf, slot in leaves], cost, result)
+    # NumPy's as numbers, which can be formatted.
+    known = {name: x[()] if isinstance(x, np.ndarray) else x for name, x in numbers.items()}
+    return {**known, "criterion": info.criterion}

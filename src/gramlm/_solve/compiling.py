@@ -35,15 +35,17 @@ def outside() -> bool:
 
 
 @cache
-def compiler_options() -> dict[str, Any]:
-    """Options for `jax.jit`: those of `_QUICK` that this XLA knows, and that `XLA_FLAGS` leaves
-    open; none on other devices than a CPU.
+def compiler_options() -> tuple[tuple[str, Any], ...]:
+    """Options for `jax.jit`, as pairs: those of `_QUICK` that this XLA knows, and that `XLA_FLAGS`
+    leaves open; none on other devices than a CPU.
     """
     if jax.default_backend() != "cpu":
-        return {}
+        return ()
     set_already = os.environ.get("XLA_FLAGS", "")
     options = {name: value for name, value in _QUICK.items() if name not in set_already}
-    return options if _known(options) else {k: v for k, v in options.items() if _known({k: v})}
+    if not _known(options):
+        options = {name: value for name, value in options.items() if _known({name: value})}
+    return tuple(options.items())
 
 
 def _known(options: dict[str, Any]) -> bool:

@@ -1,19 +1,23 @@
 """What is kept of the steps of a solve."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._core.flatten import FlatSpec
-from .carry import Records
+from .._step.info import StepInfo
+from .carry import Told
 from .solution import History
 
 
-class Recording(eqx.Module):
+@dataclass(frozen=True)
+class Recording:
     """What `solution.history` holds beside cost, damping, gradient norm and time.
 
     - `params`: whether to keep the parameters after steps 0, `every`, 2·`every`, …: p numbers for
@@ -21,10 +25,10 @@ class Recording(eqx.Module):
       `1 + max_steps // every` of them is made on the device.
     """
 
-    params: bool = eqx.field(static=True, default=False)
-    every: int = eqx.field(static=True, default=1)
+    params: bool = False
+    every: int = 1
 
-    def __check_init__(self):
+    def __post_init__(self):
         if not isinstance(self.params, bool):
             raise TypeError(f"`Recording(params=…)` must be a bool; got {self.params!r}.")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
@@ -54,7 +58,30 @@ class Recording(eqx.Module):
         return rows.at[index].set(flat, mode="drop")
 
 
-class Past(eqx.Module):
+class Records(eqx.Module):
+    """One column a step, NaN where none was made: the cost before it, and the damping and the
+    gradient norm of `History`. In one array, which is one transfer to the host.
+    """
+
+    values: Float[Array, "3 k"]
+
+    @classmethod
+    def empty(cls, size: int, flat: Float[Array, " p"]) -> "Records":
+        return cls(jnp.full((3, size), jnp.nan, flat.dtype))
+
+    def with_step(self, index: Int[Array, ""], info: StepInfo) -> "Records":
+        column = jnp.stack([info.cost_before, info.damping, info.gradient_norm])
+        return Records(self.values.at[:, index].set(column))
+
+    def history(self, told: Told, params: PyTree) -> History:
+        """What a program returns: of full length, without times."""
+        cost_before, damping, gradient_norm = self.values
+        cost = jnp.append(cost_before, jnp.nan).at[told.totals.num_steps].set(told.info.cost)
+        seconds = jnp.full_like(damping, jnp.nan)
+        return History(cost, damping, gradient_norm, seconds, params)
+
+
+class Past(NamedTuple):
     """The steps made so far, on the host.
 
     - `values`, (3, k): as in `Records`. `seconds`, (k,): since the start, at the end of each.
@@ -66,49 +93,62 @@ class Past(eqx.Module):
     params: np.ndarray
 
     @classmethod
-    def empty(cls, steps: int, rows: int, params: int, dtype) -> "Past":
+    def empty(cls, steps: int, rows: int, flat: Float[Array | np.ndarray, " p"]) -> "Past":
+        """For flat parameters like these."""
         return cls(
-            np.empty((3, steps), dtype),
+            np.empty((3, steps), flat.dtype),
             np.empty((steps,), np.float64),
-            np.empty((rows, params), dtype),
+            np.empty((rows, flat.size), flat.dtype),
         )
 
+    @classmethod
+    def of(cls, history: History, steps: int, spec: FlatSpec) -> "Past":
+        """The inverse of `history`."""
+        columns = (history.cost, history.damping, history.gradient_norm)
+        values = np.stack([np.asarray(column)[:steps] for column in columns])
+        seconds = np.asarray(history.seconds, np.float64)[:steps]
+        if history.params is None:
+            return cls(values, seconds, np.empty((0, spec.size), values.dtype))
+        return cls(values, seconds, flatten_rows(spec, history.params))
 
-class Chronicle:
+    def history(self, last_cost: Any, spec: FlatSpec | None) -> tuple[Any, ...]:
+        """The fields of a `History`; `spec` where parameters were kept."""
+        cost_before, damping, gradient_norm = self.values
+        params = None if spec is None else unflatten_rows(spec, jnp.asarray(self.params))
+        cost = np.empty(len(cost_before) + 1, cost_before.dtype)
+        cost[:-1], cost[-1] = cost_before, last_cost
+        return cost, damping, gradient_norm, self.seconds.astype(cost.dtype), params
+
+
+class HistoryBuffer:
     """Grows with the steps of a solve, by pieces."""
 
     def __init__(self, past: Past):
-        self._values, self._seconds, self._params = [past.values], [past.seconds], [past.params]
+        self._parts = [past]
+        self._no_params = past.params[:0]
         self.seconds = float(past.seconds[-1]) if len(past.seconds) else 0.0
 
     def add(self, records: Records, count: int, seconds: float) -> None:
         """`count` steps, the last of which ended at `seconds`."""
-        self._values.append(np.array(np.asarray(records.values)[:, :count]))
-        self._seconds.append(np.linspace(self.seconds, seconds, count + 1)[1:])
+        values = np.array(np.asarray(records.values)[:, :count])
+        times = self.seconds + np.arange(1, count + 1) * ((seconds - self.seconds) / max(count, 1))
+        self._parts.append(Past(values, times, self._no_params))
         self.seconds = seconds
 
     def add_params(self, flat: Float[Array, " p"]) -> None:
         """The parameters now."""
-        self._params.append(np.array(flat)[None])
+        part = self._parts[-1]
+        self._parts[-1] = part._replace(params=np.concatenate([part.params, np.array(flat)[None]]))
 
     def first(self, steps: int, recording: Recording) -> Past:
         """That of so many steps. Ctrl-C may have come between a step and what is said of it."""
         rows = 1 + steps // recording.every if recording.params else 0
+        values, seconds, params = zip(*self._parts, strict=True)
         return Past(
-            np.concatenate(self._values, axis=1)[:, :steps],
-            np.concatenate(self._seconds)[:steps],
-            np.concatenate(self._params)[:rows],
+            np.concatenate(values, axis=1)[:, :steps],
+            np.concatenate(seconds)[:steps],
+            np.concatenate(params)[:rows],
         )
-
-
-def history_of(past: Past, last_cost: Float[Array, ""], spec: FlatSpec | None) -> History:
-    """The history that a user sees; `spec` where parameters were kept."""
-    cost_before, damping, gradient_norm = past.values
-    params = None if spec is None else unflatten_rows(spec, jnp.asarray(past.params))
-    # By NumPy: a slice by JAX would compile for each new length.
-    cost = np.append(cost_before, np.asarray(last_cost))
-    seconds = past.seconds.astype(cost.dtype)
-    return History(*jax.device_put((cost, damping, gradient_norm, seconds)), params=params)
 
 
 def unflatten_rows(spec: FlatSpec, rows: Float[Array, "m p"]) -> PyTree:

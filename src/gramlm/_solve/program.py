@@ -4,16 +4,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .compiling import compiler_options, outside
 
 
-class _Fixed:
+class Fixed:
     """What is compiled in: the structure of a tree, and its leaves that are no arrays."""
 
     def __init__(self, structure: Any, leaves: tuple[Any, ...]):
@@ -24,7 +25,7 @@ class _Fixed:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Fixed) and self._key == other._key
+        return self is other or (isinstance(other, Fixed) and self._key == other._key)
 
     def tree(self, arrays: list[Any]) -> PyTree:
         structure, leaves = self._key
@@ -32,31 +33,46 @@ class _Fixed:
         return jax.tree.unflatten(structure, [b if a is None else a for a, b in pairs])
 
 
-class Split:
-    """A tree, split once into what is compiled in and what is not.
+class Split(NamedTuple):
+    """A tree, split once into what is compiled in and its arrays, None in the place of the rest.
 
     For small problems that takes as long as the steps do.
     """
 
-    def __init__(self, tree: PyTree):
+    fixed: Fixed
+    arrays: list[Any]
+
+    @classmethod
+    def of(cls, tree: PyTree) -> "Split":
         leaves, structure = jax.tree.flatten(tree)
-        arrays = [eqx.is_array(leaf) for leaf in leaves]
-        pairs = list(zip(leaves, arrays, strict=True))
-        self.arrays = [leaf if array else None for leaf, array in pairs]
-        self.fixed = _Fixed(structure, tuple(None if array else leaf for leaf, array in pairs))
+        arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+        pairs = zip(leaves, arrays, strict=True)
+        fixed = tuple(leaf if array is None else None for leaf, array in pairs)
+        return cls(Fixed(structure, fixed), arrays)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The same for trees that are the same to a program."""
+        shapes = tuple(None if leaf is None else (leaf.shape, leaf.dtype) for leaf in self.arrays)
+        return self.fixed, shapes
+
+    @property
+    def traced(self) -> bool:
+        """Whether a transformation is under way of some of the arrays."""
+        return any(isinstance(leaf, Tracer) for leaf in self.arrays)
 
 
 class Program:
-    """`function(tree, given, *rest)` compiled, with `given` overwritten if `donate`.
+    """`function(tree, *rest)` compiled, with the first of the rest overwritten if `donate`.
 
     Unlike one of `equinox.filter_jit` it returns before its results are there.
     """
 
     def __init__(self, function: Callable[..., Any], donate: bool = False):
-        def run(fixed: _Fixed, arrays: list[Any], given: PyTree, rest: PyTree) -> Any:
-            return function(fixed.tree(arrays), given, *rest)
+        def run(fixed: Fixed, arrays: list[Any], *rest: PyTree) -> Any:
+            return function(fixed.tree(arrays), *rest)
 
-        run.__name__ = run.__qualname__ = function.__name__
+        self.name = run.__name__ = run.__qualname__ = function.__name__
         self._jitted = cache(
             lambda options: jax.jit(
                 run,
@@ -66,10 +82,10 @@ class Program:
             )
         )
 
-    def __call__(self, split: Split, given: PyTree, *rest: PyTree) -> Any:
+    def __call__(self, split: Split, *rest: PyTree) -> Any:
         # Within a transformation only the outermost program has options.
-        options = tuple(compiler_options().items()) if outside() else ()
-        return self._jitted(options)(split.fixed, split.arrays, given, rest)
+        options = compiler_options() if outside() else ()
+        return self._jitted(options)(split.fixed, split.arrays, *rest)
 
 
 # How an error of `equinox.error_if` looks when it comes out of a compiled program, and what follows

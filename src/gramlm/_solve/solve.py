@@ -4,27 +4,19 @@ import dataclasses
 import sys
 import time
 import traceback
-import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree, jaxtyped
+from jaxtyping import PyTree
 
-from .._core.free import Free, resolved
+from .._core.free import resolved
 from .._core.results import RESULTS, code
-from .._linear.auto import Plan
-from .._problem.box import Box
-from .._problem.build import flat_problem
-from .._problem.flat import FlatProblem
-from .._problem.problem import Problem, as_problem, free_of, residual_of, with_arrays
 from .._step.levenberg_marquardt import LevenbergMarquardt
 from .callback.base import AbstractCallback, as_callbacks
 from .callback.budget import Budget
@@ -32,21 +24,27 @@ from .callback.progress import as_progress
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.periodic import Checkpoints
 from .checkpoint.resume import AbstractSource, as_source
+from .compiling import outside
+from .declared import declared
 from .history import Recording
-from .host import Run
-from .loop import begin, whole
-from .pace import Pace
+from .host import HostLoop
+from .interrupts import Interrupts
+from .loop import solved
+from .planned import TaskSplit, plan_of, planned
 from .program import Split
+from .session import Session
 from .solution import Solution, SolveError, SolveInterrupted
-from .task import Task
-from .traced import Watch
+from .sound import check_values, look_closely
+from .task import Task, cost_at
+from .traced import TracedSession
 
 Callback = Callable[..., Any]
 
 _DEFAULT = LevenbergMarquardt()
+_NO_FAILURE = (code(RESULTS.successful), code(RESULTS.stopped))
 
 
-@jaxtyped(typechecker=beartype)
+@beartype
 def solve(
     residual_fn: Callable[..., Any],
     params: PyTree,
@@ -130,65 +128,66 @@ def solve(
     budget = Budget(max_steps, max_evaluations, max_seconds)
     callbacks = as_progress(verbose) + as_callbacks(callback)
     source = None if resume is None else as_source(resume)
-    solver = _DEFAULT if solver is None else solver
-    residual_fn = with_arrays(
-        as_problem(residual_fn, loss=loss, weights=weights, lower=lower, upper=upper, free=free)
-    )
-    chosen = resolved(free_of(residual_fn), params)
-    start, params = params, chosen.map(_as_array, params)
-    args = jax.tree.map(_strong, args)
-    if isinstance(residual_fn, Problem):
-        residual_fn = dataclasses.replace(residual_fn, free=chosen)
-        if residual_fn.checked:
-            params = _checked(*flat_problem(residual_fn, params, args, has_aux))
-    known = _planned(solver, residual_fn, params, args, has_aux, chosen, source)
-    task = Task(residual_fn, params, args, known.solver, has_aux)
-    split = Split(task)
-    begun = None if _any_traced(split.arrays) else begin(split)
-    # A residual may close over what is transformed, too.
-    if begun is None or _any_traced(begun):
+    problem = declared(residual_fn, loss, weights, lower, upper, free)
+    free = resolved(problem.free, params)
+    start, params, args = params, free.map(_as_array, params), jax.tree.map(_strong, args)
+    task = Task(problem, params, args, has_aux, _DEFAULT if solver is None else solver)
+    split = TaskSplit.of(task)
+    if _is_transformed(task, split):
         _refuse_in_transformation(budget, callbacks, source)
-        solution = _transformed(task, known.plan, budget, history, callbacks, throw)
-        return dataclasses.replace(solution, value=chosen.merge(start, solution.value))
-    run = Run(task, split, known.plan, budget, history, callbacks, known.pace, began)
-    if source is None:
-        run.start(*begun)
-    else:
-        run.resume(source, *begun[:2])
-    return _concluded(run.go(), run, throw)
+        solution = _transformed(task, budget, history, callbacks, throw)
+        return dataclasses.replace(solution, value=free.merge(start, solution.value))
+    known = planned(task, split, None if source is None else source.costs)
+    task, whole = known.followed(task, split)
+    check_values(task, whole)
+    interrupts = Interrupts()
+    session = Session(callbacks, known.words, budget, began, interrupts.at_once)
+    solution = HostLoop(task, whole, known, history, session, interrupts).run(source)
+    return _concluded(solution, session, interrupts.asked, throw)
 
 
-def _concluded(solution: Solution, run: Run, throw: bool) -> Solution:
+def _concluded(solution: Solution, session: Session, asked: bool, throw: bool) -> Solution:
     """The solution, or what is raised with it."""
+    cause = session.cause
     if not throw:
-        if run.cause is not None:
+        if cause is not None:
             print("A callback of `gramlm.solve` failed:", file=sys.stderr)
-            traceback.print_exception(run.cause)
+            traceback.print_exception(cause)
         return solution
-    message = RESULTS[solution.result]
-    if run.cause is not None:
-        what = f"{type(run.cause).__name__}: {run.cause}"
-        raise SolveError(
-            f"{RESULTS[RESULTS.callback_failed]} It was {what}", solution
-        ) from run.cause
-    if run.interrupted:
-        raise SolveInterrupted(message or RESULTS[RESULTS.interrupted], solution)
-    if code(solution.result) not in (code(RESULTS.successful), code(RESULTS.stopped)):
-        raise SolveError(message, solution)
+    if cause is not None:
+        what = f"{type(cause).__name__}: {cause}"
+        message = f"{RESULTS[RESULTS.callback_failed]} It was {what}"
+        raise SolveError(message, solution) from cause
+    if asked or session.order is RESULTS.interrupted:
+        message = RESULTS[solution.result] or RESULTS[RESULTS.interrupted]
+        raise SolveInterrupted(message, solution)
+    if code(solution.result) not in _NO_FAILURE:
+        raise SolveError(RESULTS[solution.result], solution)
     return solution
+
+
+def _is_transformed(task: Task, split: TaskSplit) -> bool:
+    """Whether something is traced: an argument, or what the residual closes over."""
+    if split.traced or outside():
+        return split.traced
+    flat = task.flat()[1]
+    return isinstance(flat, Tracer) or isinstance(cost_at(Split.of(task), flat), Tracer)
 
 
 def _transformed(
     task: Task,
-    plan: Plan,
     budget: Budget,
     history: Recording,
     callbacks: tuple[AbstractCallback, ...],
     throw: bool,
 ) -> Solution:
     """A solve inside of `jit`, `vmap`, or a derivative: one program."""
-    watch = Watch(callbacks, str(plan), budget) if callbacks else None
-    solution = whole(task, budget.steps, budget.evaluations, history, watch)
+    if task.problem.checked:
+        task = task._replace(params=look_closely(task))
+    plan = plan_of(task)
+    task = task._replace(solver=task.solver.following(plan))
+    session = TracedSession(callbacks, str(plan), budget) if callbacks else None
+    solution = solved(task, budget.steps, budget.evaluations, history, session)
     solution = dataclasses.replace(solution, plan=str(plan), costs=plan.size.costs)
     if not throw:
         return solution
@@ -215,102 +214,22 @@ def _refuse_in_transformation(
             )
 
 
-def _checked(problem: FlatProblem, flat: Float[Array, " p"]) -> PyTree:
-    """The parameters within their bounds.
-
-    Says so if they have to be moved, or if what is traced turns out wrong.
-    """
-    box = problem.box
-    if isinstance(box, Box):
-        crossed = jnp.any(box.lower > box.upper)
-        if isinstance(crossed, Tracer):
-            flat = eqx.error_if(flat, crossed, "`lower` exceeds `upper` for some parameters.")
-        outside = ~box.contains(flat)
-        if not isinstance(outside, Tracer) and np.any(outside):
-            warnings.warn(
-                f"{int(np.sum(outside))} of the {flat.size} parameters given are outside of their "
-                "bounds; the solve starts at the nearest point within.",
-                stacklevel=5,
-            )
-    flat = problem.weights.guarding(flat)
-    return problem.params_spec.unflatten(box.project(flat))
-
-
-class _Known(NamedTuple):
-    """What was learnt by an earlier solve of the same shapes."""
-
-    plan: Plan
-    pace: Pace
-    given: LevenbergMarquardt
-    solver: LevenbergMarquardt  # that was given, following the plan
-
-
-# So that another solve need not look at the residual again.
-_known: weakref.WeakKeyDictionary[Any, dict[Any, _Known]] = weakref.WeakKeyDictionary()
-
-
-def _planned(
-    solver: LevenbergMarquardt,
-    residual_fn,
-    params,
-    args,
-    has_aux: bool,
-    free: Free,
-    source: AbstractSource | None,
-) -> _Known:
-    # Of what is declared, a plan depends on what is fixed and on whether there are bounds.
-    function, lower, upper = residual_of(residual_fn), None, None
-    if isinstance(residual_fn, Problem):
-        lower, upper = residual_fn.lower, residual_fn.upper
-    bounded = lower is not None or upper is not None
-    declared = as_problem(function, free=free, lower=lower, upper=upper)
-
-    def shapes(tree):
-        leaves, structure = jax.tree.flatten(tree)
-        return structure, tuple(
-            (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves
-        )
-
-    def new() -> _Known:
-        if source is None:
-            plan = solver.plan(declared, params, args, has_aux=has_aux)
-        else:  # measured again, costs might lead to another plan
-            problem, flat = flat_problem(declared, params, args, has_aux)
-            plan = solver.plan_flat(problem, flat, source.costs)
-        return _Known(plan, Pace(), solver, solver.following(plan))
-
-    try:
-        choices = (solver.linear_solver, solver.memory, solver.memory_limit, has_aux)
-        known = _known.setdefault(function, {})
-        costs = None if source is None else source.costs
-        key = (choices, shapes(params), shapes(args), free, bounded, costs)
-        hash(key)
-    except (TypeError, AttributeError):  # not hashable, or no array
-        return new()
-    if _any_traced((params, args, solver)):
-        return new()
-    found = known.get(key)
-    if found is None:
-        found = known[key] = new()
-    elif found.given is not solver:
-        found = found._replace(given=solver, solver=solver.following(found.plan))
-        known[key] = found
-    return found
-
-
-def _any_traced(tree: PyTree) -> bool:
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
-
-
 def _as_array(leaf: Any) -> Any:
     # Python numbers become arrays, so that their values are not compiled in. What is no number is
     # left alone, for the check of the parameters to name.
-    return _strong(jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf)
+    if isinstance(leaf, bool | int | float | complex):
+        return np.asarray(leaf, jnp.result_type(leaf))
+    return _strong(leaf)
 
 
 def _strong(leaf: Any) -> Any:
     # A weakly typed array (`jnp.full(3, 2.0)`) would be another program than a strongly typed one,
-    # and an array of NumPy's would go to the device anew for each program.
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub":
-        return jnp.asarray(leaf)
-    return jnp.asarray(leaf, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
+    # and an array of NumPy's would go to the device anew for each program, for which a number is
+    # too small to matter.
+    if isinstance(leaf, jax.Array):
+        if not leaf.weak_type:
+            return leaf
+        known = leaf.ndim == 0 and not isinstance(leaf, Tracer)
+        return np.asarray(leaf) if known else jnp.asarray(leaf, leaf.dtype)
+    large = isinstance(leaf, np.ndarray) and leaf.ndim > 0 and leaf.dtype.kind in "fiub"
+    return jnp.asarray(leaf) if large else leaf

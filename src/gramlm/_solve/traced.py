@@ -1,9 +1,7 @@
 """Callbacks from inside of a program that holds a whole solve."""
 
 import itertools
-import time
 import traceback
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,12 +12,12 @@ import numpy as np
 from jax.experimental import io_callback
 from jaxtyping import Array, Float, Int
 
-from .._core.results import RESULTS
-from .._step.state import State, redamped
-from .callback.action import Steering, heeded
-from .callback.base import AbstractCallback, Beginning, Ending, Event
+from .._core.results import RESULTS, code
+from .._step.state import redamped
+from .callback.base import AbstractCallback
 from .callback.budget import Budget
-from .carry import Account, Outcome
+from .carry import Best, Carry, Told
+from .session import Session
 from .task import Task
 
 _UNDER_VMAP = (
@@ -28,118 +26,73 @@ _UNDER_VMAP = (
     "loop or by `jax.lax.map`."
 )
 
-# What a callback answers, as a number for the program.
-_ANSWERS = (RESULTS.running, RESULTS.stopped, RESULTS.callback_failed, RESULTS.interrupted)
-_GO_ON, _STOP, _FAILED, _INTERRUPTED = range(4)
+_NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
 
 
-class Watch:
-    """The callbacks of a solve inside of a transformation: static, compared by identity.
+class TracedSession:
+    """The sessions of a solve inside of a transformation: static, compared by identity.
 
     The program may run many times, and in several threads: each run has a number.
     """
 
     def __init__(self, callbacks: tuple[AbstractCallback, ...], plan: str, budget: Budget):
-        self._callbacks, self._plan, self._budget = callbacks, plan, budget
-        self._runs: dict[int, _Run] = {}
+        self._new = partial(Session, callbacks, plan, budget)
+        self._runs: dict[int, Session] = {}
         self._numbers = itertools.count()
 
     def begin(self, cost: Float[Array, ""]) -> Int[Array, ""]:
         """Before the first step; returns the number of this run."""
-        return _called(self._begin, jax.ShapeDtypeStruct((), jnp.int32), cost)
+        return _called(self._begin, _NUMBER, cost)
 
     def step(
-        self,
-        task: Task,
-        run: Int[Array, ""],
-        account: Account,
-        state: State,
-        found: Outcome,
-    ) -> tuple[State, RESULTS]:
-        """After a step: the state to go on from, and whether to halt."""
-        kinds = (
-            jax.ShapeDtypeStruct((), jnp.int32),
-            jax.ShapeDtypeStruct((), account.flat.dtype),
-        )
+        self, task: Task, run: Int[Array, ""], carry: Carry, best: Best
+    ) -> tuple[Carry, RESULTS]:
+        """After a step: the carry to go on from, and how the solve has to end, if it has to."""
+        told = carry.told
         # What is no array stays on the host.
-        arrays, rest = eqx.partition(task.value(found.leaves), eqx.is_array)
-        told = (run, account.totals, account.info, found.cost, arrays)
-        answer, damping = _called(partial(self._step, rest), kinds, *told)
-        halted = RESULTS.running
-        for index, result in enumerate(_ANSWERS):
-            halted = RESULTS.where(answer == index, result, halted)
-        return redamped(task.solver.damping, state, damping > 0, damping), halted
+        arrays, rest = eqx.partition(task.value(best.leaves), eqx.is_array)
+        shapes = (_NUMBER, jax.ShapeDtypeStruct((), told.flat.dtype))
+        order, damping = _called(partial(self._step, rest), shapes, run, told, best.cost, arrays)
+        state = redamped(task.solver.damping, carry.state, damping > 0, damping)
+        result = jax.tree.unflatten(jax.tree.structure(RESULTS.running), [order])
+        return carry._replace(state=state), result
 
-    def end(self, run: Int[Array, ""], account: Account, found: Outcome, result: RESULTS) -> None:
+    def end(self, run: Int[Array, ""], told: Told, best: Best, result: RESULTS) -> None:
         """After the last step."""
-        nothing = jax.ShapeDtypeStruct((), jnp.int32)
-        _called(self._end, nothing, run, account.totals, account.info, found.cost, result)
+        _called(self._end, _NUMBER, run, told, best.cost, result)
 
     def _begin(self, cost) -> np.ndarray:
         number = next(self._numbers)
-        run = self._runs[number] = _Run(time.perf_counter())
-        beginning = Beginning(self._plan, self._budget, 0, float(cost))
-        run.guarded(lambda: [callback.start(beginning) for callback in self._callbacks])
+        run = self._runs[number] = self._new()
+        run.start(step=0, compiled=True)
+        _print_failure(run, None)
         return np.asarray(number, np.int32)
 
-    def _step(self, rest, number, totals, info, cost, arrays) -> tuple[np.ndarray, np.ndarray]:
+    def _step(self, rest, number, told: Told, cost, arrays) -> tuple[np.ndarray, np.ndarray]:
         run = self._runs[int(number)]
-        steps, evaluations = int(totals["num_steps"]), int(totals["num_evaluations"])
-        event = Event(
-            step=steps,
-            params=eqx.combine(arrays, rest),
-            cost=float(cost),
-            info=info,
-            seconds=run.seconds,
-            remaining=self._budget.remaining(steps, evaluations, run.seconds),
-        )
-        if run.answer == _GO_ON:
-            run.guarded(lambda: run.heed(self._callbacks, event))
-        damping = np.nan if run.steering.damping is None else run.steering.damping
-        return np.asarray(run.answer, np.int32), np.asarray(damping, cost.dtype)
+        damping, before = None, run.cause
+        if run.order is None:
+            totals = told.totals
+            params = eqx.combine(arrays, rest)
+            steps, evaluations = int(totals.num_steps), int(totals.num_evaluations)
+            damping = run.consult(steps, evaluations, params, float(cost), told.info)
+        _print_failure(run, before)
+        wanted = np.nan if damping is None else damping
+        order = RESULTS.running if run.order is None else run.order
+        return np.asarray(code(order), np.int32), np.asarray(wanted, cost.dtype)
 
-    def _end(self, number, totals, info, cost, result) -> np.ndarray:
+    def _end(self, number, told: Told, cost, result: RESULTS) -> np.ndarray:
         run = self._runs.pop(int(number))
-        ending = Ending(
-            step=int(totals["num_steps"]),
-            cost=float(cost),
-            seconds=run.seconds,
-            result=result,
-            criterion=info.criterion,
-            reason=run.steering.stop or "",
-        )
-        for callback in self._callbacks:
-            run.guarded(partial(callback.end, ending))
+        before = run.cause
+        run.end(result, int(told.totals.num_steps), float(cost), told.info)
+        _print_failure(run, before)
         return np.zeros((), np.int32)
 
 
-class _Run:
-    """One run of the program, seen from the host."""
-
-    def __init__(self, began: float):
-        self._began = began
-        self.steering, self.answer = Steering(), _GO_ON
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    def heed(self, callbacks: tuple[AbstractCallback, ...], event: Event) -> None:
-        self.steering = Steering()
-        for callback in callbacks:
-            self.steering = heeded(self.steering, callback(event), callback)
-        if self.steering.stop is not None:
-            self.answer = _STOP
-
-    def guarded(self, call: Callable[[], Any]) -> None:
-        """Calls; what is raised becomes an answer, since a program cannot hold it."""
-        try:
-            call()
-        except KeyboardInterrupt:
-            self.answer = _INTERRUPTED
-        except Exception:
-            traceback.print_exc()
-            self.answer = _FAILED
+def _print_failure(run: Session, before: Exception | None) -> None:
+    """What a callback has raised since, for a program cannot raise it."""
+    if run.cause is not before and run.cause is not None:
+        traceback.print_exception(run.cause)
 
 
 def _called(function, shapes: Any, *arguments: Any) -> Any:

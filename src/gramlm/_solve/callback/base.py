@@ -19,16 +19,17 @@ Answer = AbstractAction | Sequence[AbstractAction] | None
 
 @dataclass(frozen=True)
 class Beginning:
-    """A solve that is about to take its first step.
+    """A solve that is about to begin.
 
     - `plan`: what was chosen for the problem, in words. `budget`: its limits.
-    - `step`: steps made before, 0 unless it is resumed. `cost`: `½‖r‖²` now.
+    - `step`: steps made before, 0 unless it is resumed.
+    - `compiled`: whether its program is there from an earlier solve; if not, it is compiled now.
     """
 
     plan: str
     budget: Budget
     step: int
-    cost: float
+    compiled: bool
 
 
 @dataclass(frozen=True)

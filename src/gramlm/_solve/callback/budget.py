@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from ..._core.results import RESULTS
+
 
 @dataclass(frozen=True)
 class Remaining:
@@ -47,6 +49,16 @@ class Budget:
         if self.seconds is not None:
             parts.append(f"{self.seconds:g} s")
         return ", ".join(parts)
+
+    def spent(self, steps: int, evaluations: int, seconds: float) -> RESULTS | None:
+        """Which of the limits so many have reached; None while there is something left."""
+        if steps >= self.steps:
+            return RESULTS.nonlinear_max_steps_reached
+        if self.evaluations is not None and evaluations >= self.evaluations:
+            return RESULTS.evaluation_limit_reached
+        if self.seconds is not None and seconds >= self.seconds:
+            return RESULTS.time_limit_reached
+        return None
 
     def remaining(self, steps: int, evaluations: int, seconds: float) -> Remaining:
         """What is left after so many."""

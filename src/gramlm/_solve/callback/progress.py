@@ -9,20 +9,28 @@ from .base import AbstractCallback, Beginning, Ending, Event
 class Lines(AbstractCallback):
     """One line a step, on standard output, and one that says why the solve ended.
 
-    `left` is what is left of the budget of which least is left.
+    Before the first of them it says that the solve is being compiled, where it is. `left` is what
+    is left of the budget of which least is left.
     """
+
+    def __init__(self):
+        self._begun = False
 
     def start(self, beginning: Beginning) -> None:
         print(beginning.plan)
-        print(f"at most {beginning.budget}; the cost is {beginning.cost:.6e}")
+        print(f"at most {beginning.budget}{'' if beginning.compiled else '; compiling…'}")
         print(
             f"{'step':>5} {'cost':>13} {'gradient':>11} {'damping':>11} {'gain':>7} trials inner "
             f"{'seconds':>9} left",
             flush=True,
         )
+        self._begun = True
 
     def __call__(self, event: Event) -> None:
         info = event.info
+        if self._begun:
+            print(f"{event.step - 1:5d} {float(info.cost_before):13.6e}")
+            self._begun = False
         mark = "" if info.accepted else "  rejected"
         print(
             f"{event.step:5d} {float(info.cost):13.6e} {float(info.gradient_norm):11.3e} "
@@ -39,7 +47,8 @@ class Lines(AbstractCallback):
 class ProgressBar(AbstractCallback):
     """One bar, by `tqdm`, with the cost, the gradient norm and the damping beside it.
 
-    In a notebook it is a widget. When the solve has ended a line says why.
+    In a notebook it is a widget. It says so while the solve is being compiled, and when it has
+    ended a line says why.
     """
 
     def __init__(self):
@@ -49,6 +58,8 @@ class ProgressBar(AbstractCallback):
         from tqdm.auto import tqdm
 
         self._bar = tqdm(total=beginning.budget.steps, initial=beginning.step, unit="step")
+        if not beginning.compiled:
+            self._bar.set_postfix_str("compiling…")
 
     def __call__(self, event: Event) -> None:
         info = event.info

@@ -16,9 +16,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..._core.version import __version__
-from ..._problem.problem import Problem
-from ..._step.state import State
-from ..carry import Account
+from ..._linear.auto import Plan
+from ..carry import Carry
 from ..history import Past, Recording
 from ..task import Task
 from . import file
@@ -33,8 +32,7 @@ class Checkpoint:
     """
 
     description: dict[str, Any]
-    account: Account = dataclasses.field(repr=False)
-    state: State = dataclasses.field(repr=False)
+    carry: Carry = dataclasses.field(repr=False)
     past: Past = dataclasses.field(repr=False)
 
     @property
@@ -49,28 +47,26 @@ class Checkpoint:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it to a file, in place of one of that name once it is complete."""
-        file.write(Path(path), self.description, (self.account, self.state, self.past))
+        file.write(Path(path), self.description, (self.carry, self.past))
 
 
-def described(task: Task, plan: str, costs: Any, recording: Recording) -> dict[str, Any]:
+def described(task: Task, plan: Plan, recording: Recording) -> dict[str, Any]:
     """What must be the same where a solve resumes, and what the reader of a file wants to know."""
-    problem, flat = eqx.filter_eval_shape(task.flat)
-    parts = task.residual_fn if isinstance(task.residual_fn, Problem) else None
+    size, solver = plan.size, task.solver
     return {
         "gramlm": __version__,
         "jax": jax.__version__,
-        "dtype": str(flat.dtype),
+        "dtype": str(np.dtype(f"f{size.itemsize}")),
         "params": _shapes(task.params),
-        "residuals": problem.function.size,
+        "residuals": size.residuals,
         "args": _shapes(task.args),
-        "problem": {name: _text(getattr(parts, name, None)) for name in _PARTS},
+        "problem": {name: _text(getattr(task.problem, name)) for name in _PARTS},
         "solver": {
-            field.name: _text(getattr(task.solver, field.name))
-            for field in dataclasses.fields(task.solver)
+            field.name: _text(getattr(solver, field.name)) for field in dataclasses.fields(solver)
         },
         "history": _text(recording),
-        "plan": plan,
-        "costs": None if costs is None else list(costs),
+        "plan": str(plan),
+        "costs": None if size.costs is None else list(size.costs),
     }
 
 
@@ -102,7 +98,7 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 def layout(tree: PyTree) -> list[list[Any]]:
     """Path, shape and dtype of each array."""
     return [
-        [jtu.keystr(path), list(np.shape(leaf)), str(leaf.dtype)]
+        [jtu.keystr(path), list(leaf.shape), str(leaf.dtype)]
         for path, leaf in jtu.tree_leaves_with_path(tree)
     ]
 

@@ -1,28 +1,36 @@
 """Going on from where a solve was left: a file, a checkpoint in memory, or a solution."""
 
 import abc
-import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..._core.costs import ProductCosts
 from ..._core.flatten import FlatSpec
-from ..._core.results import RESULTS, code
-from ..._step.info import StepInfo
-from ..._step.state import State
-from ..carry import TOTALS, Account
-from ..history import Past, flatten_rows
-from ..solution import History, Solution
-from ..task import Task, cost_at
+from ..carry import Carry
+from ..history import Past
+from ..solution import Solution
 from . import file
 from .checkpoint import Checkpoint, difference, layout
 from .file import CheckpointError
 
-Whole = tuple[Account, State, Past]
+
+class Wanted(NamedTuple):
+    """The solve that resumes: what the one before must fit.
+
+    - `description`: as in a checkpoint. `carry`: shapes of a carry. `spec`: of the parameters.
+    - `cost`: that of the problem, of flat parameters.
+    """
+
+    description: dict[str, Any]
+    carry: Carry
+    spec: FlatSpec
+    cost: Callable[[Float[Array | np.ndarray, " p"]], Float[Array, ""]]
 
 
 class AbstractSource(abc.ABC):
@@ -34,10 +42,8 @@ class AbstractSource(abc.ABC):
         """What products with J were measured to cost, for the plan to be the same."""
 
     @abc.abstractmethod
-    def restored(self, task: Task, account: Account, state: State, now: dict[str, Any]) -> Whole:
-        """The solve as it was; `account` and `state` are those of a new one of the same task, and
-        `now` its description.
-        """
+    def restored(self, wanted: Wanted) -> tuple[Carry, Past]:
+        """The solve as it was. Raises `CheckpointError` if it does not fit."""
 
 
 class CheckpointSource(AbstractSource):
@@ -50,11 +56,11 @@ class CheckpointSource(AbstractSource):
     def costs(self) -> ProductCosts | None:
         return _costs(self._checkpoint.description)
 
-    def restored(self, task: Task, account: Account, state: State, now: dict[str, Any]) -> Whole:
-        kept = self._checkpoint
-        _compare("The checkpoint in `resume`", kept.description, now, account, state)
-        _compare_data("The checkpoint in `resume`", kept.description, task, kept.account)
-        return kept.account, kept.state, kept.past
+    def restored(self, wanted: Wanted) -> tuple[Carry, Past]:
+        kept, name = self._checkpoint, "The checkpoint in `resume`"
+        _compare(name, kept.description, wanted)
+        _compare_data(name, kept.description, wanted, kept.carry)
+        return kept.carry, kept.past
 
 
 class FileSource(AbstractSource):
@@ -68,14 +74,14 @@ class FileSource(AbstractSource):
     def costs(self) -> ProductCosts | None:
         return _costs(self._description)
 
-    def restored(self, task: Task, account: Account, state: State, now: dict[str, Any]) -> Whole:
+    def restored(self, wanted: Wanted) -> tuple[Carry, Past]:
         name, before = f"The checkpoint {self._path}", self._description
-        _compare(name, before, now, account, state)
-        dtype = account.flat.dtype
-        past = Past.empty(before["steps"], before["rows"], account.flat.size, dtype)
-        found = file.read_tree(self._path, (account, state, past))
-        _compare_data(name, before, task, found[0])
-        return found
+        _compare(name, before, wanted)
+        carry = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), wanted.carry)
+        past = Past.empty(before["steps"], before["rows"], carry.told.flat)
+        carry, past = file.read_tree(self._path, (carry, past))
+        _compare_data(name, before, wanted, carry)
+        return carry, past
 
 
 class SolutionSource(AbstractSource):
@@ -88,20 +94,18 @@ class SolutionSource(AbstractSource):
     def costs(self) -> ProductCosts | None:
         return self._solution.costs
 
-    def restored(self, task: Task, account: Account, state: State, now: dict[str, Any]) -> Whole:
+    def restored(self, wanted: Wanted) -> tuple[Carry, Past]:
         solution = self._solution
-        if solution.state is None:
+        if solution.carry is None:
             raise CheckpointError(
                 "The solution in `resume` has no state, since it was interrupted in the middle of "
                 "a step: start from its `value`."
             )
-        _compare_layout(
-            "The solution in `resume`",
-            layout((solution.flat, solution.state)),
-            layout((account.flat, state)),
-        )
-        past = _past(solution.history, int(solution.stats["num_steps"]), task.flat()[0].params_spec)
-        return _account(solution, past), solution.state, past
+        name = "The solution in `resume`"
+        carry = solution.carry.carry
+        _compare_layout(name, layout(carry), layout(wanted.carry))
+        steps = int(carry.told.totals.num_steps)
+        return carry, Past.of(solution.history, steps, wanted.spec)
 
 
 def as_source(given: Any) -> AbstractSource:
@@ -123,16 +127,14 @@ def _costs(description: dict[str, Any]) -> ProductCosts | None:
     return None if costs is None else ProductCosts(*costs)
 
 
-def _compare(
-    name: str, before: dict[str, Any], now: dict[str, Any], account: Account, state: State
-) -> None:
-    different = difference(before, now)
+def _compare(name: str, before: dict[str, Any], wanted: Wanted) -> None:
+    different = difference(before, wanted.description)
     if different is not None:
         raise CheckpointError(
             f"{name} belongs to another solve: {different}. Resume with what it was written for, "
             "or start anew without `resume`."
         )
-    _compare_layout(name, before["leaves"], layout((account, state)))
+    _compare_layout(name, before["leaves"], layout(wanted.carry))
 
 
 def _compare_layout(name: str, before: list[list[Any]], now: list[list[Any]]) -> None:
@@ -146,11 +148,12 @@ def _compare_layout(name: str, before: list[list[Any]], now: list[list[Any]]) ->
     )
 
 
-def _compare_data(name: str, before: dict[str, Any], task: Task, account: Account) -> None:
+def _compare_data(name: str, before: dict[str, Any], wanted: Wanted, carry: Carry) -> None:
     """Whether the cost is what it was: other data have the same shapes."""
-    found, expected = float(cost_at(task, account.flat)), before["cost_again"]
-    eps = float(jnp.finfo(account.flat.dtype).eps)
-    slack = eps**0.5 * max(abs(found), abs(expected)) + eps * abs(float(account.initial_cost))
+    told = carry.told
+    found, expected = float(wanted.cost(told.flat)), before["cost_again"]
+    eps = float(np.finfo(told.flat.dtype).eps)
+    slack = eps**0.5 * max(abs(found), abs(expected)) + eps * abs(float(told.initial_cost))
     if not np.isfinite(expected) or abs(found - expected) <= slack:
         return
     raise CheckpointError(
@@ -158,47 +161,3 @@ def _compare_data(name: str, before: dict[str, Any], task: Task, account: Accoun
         f"{expected:.6e} when it was written, and is {found:.6e}. Pass the same `residual_fn` and "
         "`args`, or start anew from its parameters."
     )
-
-
-def _past(history: History, steps: int, spec: FlatSpec) -> Past:
-    dtype = history.cost.dtype
-    if history.params is None:
-        rows = np.empty((0, spec.size), dtype)
-    else:
-        rows = flatten_rows(spec, history.params)
-    columns = (history.cost, history.damping, history.gradient_norm)
-    return Past(
-        np.stack([np.asarray(column)[:steps] for column in columns]),
-        np.asarray(history.seconds, np.float64)[:steps],
-        rows,
-    )
-
-
-# Ends by a tolerance, or because there is nothing to go on with.
-_FINAL = (
-    RESULTS.successful,
-    RESULTS.nonfinite_start,
-    RESULTS.nonfinite_derivative,
-    RESULTS.nonfinite_trials,
-    RESULTS.linear_solver_failed,
-    RESULTS.stalled,
-)
-
-
-def _account(solution: Solution, past: Past) -> Account:
-    stats = solution.stats
-    cost = jnp.asarray(np.asarray(solution.history.cost)[len(past.seconds)])
-    result = RESULTS.running
-    if code(solution.result) in map(code, _FINAL):
-        result = solution.result
-    elif code(solution.result) == code(RESULTS.passed_better):
-        result = RESULTS.successful
-    info = dataclasses.replace(
-        StepInfo.before_any(cost),
-        linear_residual=stats["linear_residual"],
-        relative_gradient=stats["relative_gradient"],
-        criterion=stats["criterion"],
-        result=result,
-    )
-    totals = {name: stats[name] for name in TOTALS}
-    return Account(solution.flat, info, totals, stats["initial_cost"])

@@ -12,15 +12,21 @@ _INTERVAL = 0.5
 # takes a core from the computation for a moment.
 _SHORT = 0.25
 
+# What nobody is quick enough to interrupt, in seconds; arbitrary.
+_BRIEF = 0.02
+
 # From one look to the next the number of steps grows by this at most.
 _GROWTH = 8
 
 
-class Pace:
-    """What a step takes. Kept from solve to solve, so that a short one is made in one go."""
+class StepTime:
+    """What a step takes. Kept from solve to solve, so that a short one is made in one go.
+
+    `compiled`: whether the program is there.
+    """
 
     def __init__(self):
-        self._compiled = False
+        self.compiled = False
         self._seconds: float | None = None
         self._most = 1
 
@@ -30,6 +36,10 @@ class Pace:
             return 1
         seconds = _INTERVAL if seconds_left is None else min(_INTERVAL, seconds_left)
         return max(1, min(self._most, int(seconds / self._seconds)))
+
+    def brief(self, steps: int) -> bool:
+        """Whether so many are over before anybody could want to interrupt them."""
+        return self._seconds is not None and steps * self._seconds < _BRIEF
 
     def wait(self, array: jax.Array, steps: int) -> None:
         """Waits for what so many steps return, so that Ctrl-C is heard meanwhile."""
@@ -42,7 +52,7 @@ class Pace:
 
     def learn(self, steps: int, seconds: float) -> None:
         """What some steps took. The first time that is compilation."""
-        if self._compiled and steps > 0:
+        if self.compiled and steps > 0:
             self._seconds = max(seconds / steps, 1e-9)
             self._most = _GROWTH * steps
-        self._compiled = True
+        self.compiled = True
