@@ -34,9 +34,12 @@ if "XLA_FLAGS" not in os.environ:
 
 jax.config.update("jax_enable_x64", True)
 
-# Every annotation of the package, shapes included, is checked while it is tested.
+# Every annotation of the package, shapes included, is checked while it is tested: all of it is
+# imported here, where names would wait until they are asked for.
+os.environ["EAGER_IMPORT"] = "1"
 with install_import_hook("gramlm", "beartype.beartype"):
     import gramlm  # noqa: F401
+del os.environ["EAGER_IMPORT"]
 
 
 def _has_gpu() -> bool:

@@ -38,7 +38,9 @@ def test_products_of_the_package_are_of_the_highest_precision():
     rng = np.random.default_rng(2)
     jacobian = rng.normal(size=(256, 512)).astype(np.float32)
     exact = jacobian.astype(np.float64) @ jacobian.T.astype(np.float64)
-    at = gramlm.MaterialisedLinearisation(*on("gpu", (jnp.zeros(256, jnp.float32), jacobian)))
+    at = gramlm.extend.MaterialisedLinearisation(
+        *on("gpu", (jnp.zeros(256, jnp.float32), jacobian))
+    )
     found = np.asarray(jax.jit(lambda a: gramlm.GramOperator(a).as_matrix())(at), np.float64)
     # With reduced-precision (TF32) products it is about 3e-4.
     assert np.linalg.norm(found - exact) <= 3e-6 * np.linalg.norm(exact)

@@ -26,7 +26,7 @@ TOLERANCES = (1e-2, 1e-6)
 JACOBIANS = 3
 MOST = 5000  # iterations
 
-PRECONDITIONERS: dict[str, gramlm.AbstractPreconditioner] = {
+PRECONDITIONERS: dict[str, gramlm.extend.AbstractPreconditioner] = {
     "NoPreconditioner()": gramlm.NoPreconditioner(),
     "Jacobi()": gramlm.Jacobi(),
     "BlockJacobi(64)": gramlm.BlockJacobi(64),
@@ -76,7 +76,7 @@ def systems(size: int) -> Iterator[tuple[str, System]]:
 
 
 def linearised(system: System) -> tuple[Any, Any, Any, Any]:
-    at = gramlm.MaterialisedLinearisation(system.b, system.jacobian)
+    at = gramlm.extend.MaterialisedLinearisation(system.b, system.jacobian)
     structure = jax.ShapeDtypeStruct((system.jacobian.shape[1],), system.b.dtype)
     largest = jnp.linalg.eigvalsh(system.jacobian @ system.jacobian.T)[-1]
     return at, lx.IdentityLinearOperator(structure), largest, system.ratio * largest
@@ -90,7 +90,7 @@ def prepared(preconditioner: Any, system: System, largest: Any, damping: Any) ->
     not its own.
     """
     at, metric, *_ = linearised(system)
-    undamped = gramlm.UndampedSystem.of(at, metric, largest, gramlm.Form.dual)
+    undamped = gramlm.extend.UndampedSystem.of(at, metric, largest, gramlm.Form.dual)
     empty = preconditioner.init(system.b)
     state, products = preconditioner.build(undamped, damping, jnp.asarray(0), empty)
     if isinstance(preconditioner, gramlm.RecycledDirections):
@@ -102,7 +102,7 @@ def prepared(preconditioner: Any, system: System, largest: Any, damping: Any) ->
             largest_eigenvalue=largest,
             tolerance=TOLERANCES[0] ** 2,
             max_iterations=MOST,
-            directions=gramlm.SearchDirections.empty(RANK, system.b),
+            directions=gramlm.extend.SearchDirections.empty(RANK, system.b),
         )
         state = preconditioner.harvest(state, other.directions)
     return state, products
@@ -111,7 +111,7 @@ def prepared(preconditioner: Any, system: System, largest: Any, damping: Any) ->
 @eqx.filter_jit
 def by_cg(preconditioner: Any, state: Any, system: System, largest: Any, damping: Any, eta: Any):
     at, metric, *_ = linearised(system)
-    undamped = gramlm.UndampedSystem.of(at, metric, largest, gramlm.Form.dual)
+    undamped = gramlm.extend.UndampedSystem.of(at, metric, largest, gramlm.Form.dual)
     return preconditioned_cg(
         undamped.multiply,
         preconditioner.at(undamped, damping, state),

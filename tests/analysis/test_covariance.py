@@ -43,7 +43,9 @@ def of_matrix(matrix, residual=None, **options):
     matrix = jnp.asarray(matrix)
     n, p = matrix.shape
     target = -jnp.ones(n, matrix.dtype) if residual is None else -jnp.asarray(residual)
-    return gramlm.covariance(linear, jnp.zeros(p, matrix.dtype), (matrix, target), **options)
+    return gramlm.uncertainty.covariance(
+        linear, jnp.zeros(p, matrix.dtype), (matrix, target), **options
+    )
 
 
 def generic(n, p, seed=3, dtype=F64):
@@ -62,7 +64,9 @@ def test_the_covariance_of_curve_fit(absolute):
         curve, X, np.asarray(y), (1.0, 1.0, 0.0), sigma=sigma, absolute_sigma=absolute, ftol=1e-14
     )
     params = dict(zip(("height", "rate", "floor"), map(jnp.asarray, best), strict=True))
-    found = gramlm.covariance(misfit, params, (x, y), noise_variance=0.04**2 if absolute else None)
+    found = gramlm.uncertainty.covariance(
+        misfit, params, (x, y), noise_variance=0.04**2 if absolute else None
+    )
     order = [2, 0, 1]  # the leaves of a dictionary are sorted by name
     expected = pcov[np.ix_(order, order)]
     np.testing.assert_allclose(found.as_matrix(), expected, rtol=1e-6)
@@ -79,7 +83,9 @@ def test_the_covariance_of_curve_fit(absolute):
 )
 def test_dense_algebra(n, p, variance, dtype):
     problem = sine_problem(n, p, dtype)
-    found = gramlm.covariance(sine, problem.params, problem.args, noise_variance=variance)
+    found = gramlm.uncertainty.covariance(
+        sine, problem.params, problem.args, noise_variance=variance
+    )
     j = np.asarray(problem.jacobian, float)
     r = np.asarray(sine(problem.params, problem.args), float)
     s2 = r @ r / (n - p) if variance is None else variance
@@ -109,8 +115,8 @@ POLICIES = {
 def test_whatever_is_stored_of_the_jacobian(policy):
     params, data = noisy()
     function, memory = POLICIES[policy]
-    found = gramlm.covariance(function, params, data, memory=memory)
-    expected = gramlm.covariance(misfit, params, data)
+    found = gramlm.uncertainty.covariance(function, params, data, memory=memory)
+    expected = gramlm.uncertainty.covariance(misfit, params, data)
     np.testing.assert_allclose(found.as_matrix(), expected.as_matrix(), rtol=1e-9)
 
 
@@ -120,7 +126,7 @@ def test_rows_in_blocks_need_no_room_for_the_jacobian():
     def errors(params, points):
         rows = gramlm.Rows(lambda q, x: jnp.sin(jnp.dot(q, x)))
         memory = gramlm.RowBlocks(256)
-        return gramlm.covariance(rows, params, points, memory=memory).standard_errors()
+        return gramlm.uncertainty.covariance(rows, params, points, memory=memory).standard_errors()
 
     compiled = jax.jit(errors).lower(jnp.zeros(32, F32), points).compile()
     # The points themselves are stacked once, and J is as large as they are.
@@ -134,8 +140,8 @@ def test_has_aux_and_nested_outputs():
         r = misfit(params, data)
         return {"first": r[:5], "rest": r[5:]}, "aux"
 
-    found = gramlm.covariance(with_aux, params, data, has_aux=True).as_matrix()
-    expected = gramlm.covariance(misfit, params, data).as_matrix()
+    found = gramlm.uncertainty.covariance(with_aux, params, data, has_aux=True).as_matrix()
+    expected = gramlm.uncertainty.covariance(misfit, params, data).as_matrix()
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -257,7 +263,7 @@ def test_minimum_norm(n, p, rank, dtype):
     u, s, vt = np.linalg.svd(generic(n, p), full_matrices=False)
     j = ((u[:, :rank] * s[:rank]) @ vt[:rank]).astype(dtype)
     args = (jnp.asarray(j), jnp.ones(n, dtype))
-    found = gramlm.minimum_norm_covariance(
+    found = gramlm.uncertainty.minimum_norm_covariance(
         linear, jnp.zeros(p, dtype), args, noise_variance=dtype(0.5)
     )
     inverse = (vt[:rank].T / s[:rank]) @ u[:, :rank].T
@@ -270,14 +276,14 @@ def test_minimum_norm(n, p, rank, dtype):
 
 def test_minimum_norm_of_full_rank_is_the_covariance():
     args = (jnp.asarray(generic(12, 4)), jnp.arange(12.0))
-    found = gramlm.minimum_norm_covariance(linear, jnp.zeros(4), args)
-    expected = gramlm.covariance(linear, jnp.zeros(4), args)
+    found = gramlm.uncertainty.minimum_norm_covariance(linear, jnp.zeros(4), args)
+    expected = gramlm.uncertainty.covariance(linear, jnp.zeros(4), args)
     np.testing.assert_allclose(found.as_matrix(), expected.as_matrix(), rtol=1e-9)
 
 
 def test_predictions_of_curves():
     params, data = noisy()
-    found = gramlm.covariance(misfit, params, data)
+    found = gramlm.uncertainty.covariance(misfit, params, data)
     grid = jnp.linspace(0.0, 4.0, 50)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     a = np.asarray(jax.jacfwd(lambda q: decay(unravel(q), grid))(flat))
@@ -303,18 +309,18 @@ def test_predictions_of_curves():
 
 def test_intervals_are_those_of_student():
     params, data = noisy()
-    found = gramlm.covariance(misfit, params, data)
+    found = gramlm.uncertainty.covariance(misfit, params, data)
 
     @jax.jit
     def intervals(data):
-        return gramlm.covariance(misfit, params, data).confidence_intervals(0.9)
+        return gramlm.uncertainty.covariance(misfit, params, data).confidence_intervals(0.9)
 
     lower, upper = intervals(data)
     t = scipy.stats.t.ppf(0.95, X.size - 3)
     half = t * found.standard_errors()["rate"]
     np.testing.assert_allclose(upper["rate"], params["rate"] + half, rtol=1e-10)
     np.testing.assert_allclose(lower["rate"], params["rate"] - half, rtol=1e-10)
-    known = gramlm.covariance(misfit, params, data, noise_variance=0.01)
+    known = gramlm.uncertainty.covariance(misfit, params, data, noise_variance=0.01)
     half = scipy.stats.norm.ppf(0.975) * known.standard_errors()["floor"]
     np.testing.assert_allclose(known.confidence_intervals()[1]["floor"], params["floor"] + half)
 
@@ -346,13 +352,13 @@ def test_refits_of_synthetic_data_scatter_as_predicted():
             return theta - jnp.linalg.lstsq(jax.jacfwd(residual)(theta), residual(theta))[0]
 
         best = unravel(jax.lax.fori_loop(0, 8, improved, flat))
-        found = gramlm.covariance(misfit, best, (x, y))
+        found = gramlm.uncertainty.covariance(misfit, best, (x, y))
         lower, upper = found.confidence_intervals(0.9)
         inside = jax.tree.map(lambda a, b, t: (a <= t) & (t <= b), lower, upper, params)
         return best, found.standard_errors(), inside
 
     values, estimated, inside = refit(clean + errors)
-    expected = gramlm.covariance(misfit, params, (x, clean), noise_variance=noise**2)
+    expected = gramlm.uncertainty.covariance(misfit, params, (x, clean), noise_variance=noise**2)
     for name, error in expected.standard_errors().items():
         # A standard deviation of 400 values is known to 1/√800 = 3.5 %.
         np.testing.assert_allclose(np.std(values[name]), error, rtol=0.15)
@@ -384,16 +390,18 @@ def test_it_goes_through_transformations():
 
 
 PARAMS, DATA = noisy()
-FOUND = gramlm.covariance(misfit, PARAMS, DATA)
+FOUND = gramlm.uncertainty.covariance(misfit, PARAMS, DATA)
 ERRORS = {
-    "n = 2 and p = 3.*Pass `noise_variance`": lambda: gramlm.covariance(
+    "n = 2 and p = 3.*Pass `noise_variance`": lambda: gramlm.uncertainty.covariance(
         misfit, PARAMS, (X[:2], X[:2])
     ),
-    "n = 3 and p = 3": lambda: gramlm.minimum_norm_covariance(misfit, PARAMS, (X[:3], X[:3])),
-    "`noise_variance` must be positive": lambda: gramlm.covariance(
+    "n = 3 and p = 3": lambda: gramlm.uncertainty.minimum_norm_covariance(
+        misfit, PARAMS, (X[:3], X[:3])
+    ),
+    "`noise_variance` must be positive": lambda: gramlm.uncertainty.covariance(
         misfit, PARAMS, DATA, noise_variance=0.0
     ),
-    "`rtol` must be": lambda: gramlm.covariance(misfit, PARAMS, DATA, rtol=1.0),
+    "`rtol` must be": lambda: gramlm.uncertainty.covariance(misfit, PARAMS, DATA, rtol=1.0),
     "`level` must be positive and below 1": lambda: FOUND.confidence_intervals(95.0),
     "`count` must be at least 1": lambda: FOUND.sample(jax.random.key(0), 0),
     "`function` returned no values": lambda: FOUND.prediction_errors(lambda q: None),

@@ -25,7 +25,7 @@ def host(tree):
 def given(jacobian):
     """A linearisation with a given Jacobian; those of one shape share what is compiled."""
     ones = np.ones(len(jacobian), jacobian.dtype)
-    return gramlm.MaterialisedLinearisation(jnp.asarray(ones), jnp.asarray(jacobian))
+    return gramlm.extend.MaterialisedLinearisation(jnp.asarray(ones), jnp.asarray(jacobian))
 
 
 def matrix(n, p, rate=0.2, dtype=np.float64):
@@ -198,7 +198,7 @@ def test_truncation_error_bounds_what_few_steps_miss():
     assert error <= found.truncation_error + 4 * found.standard_error
 
 
-class OfTheUser(gramlm.AbstractProductLinearisation):
+class OfTheUser(gramlm.extend.AbstractProductLinearisation):
     """Nothing but products."""
 
     residual: jax.Array

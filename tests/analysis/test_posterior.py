@@ -16,7 +16,7 @@ def of_matrix(matrix, prior=1.0, noise_variance=1.0, **options):
     matrix = jnp.asarray(matrix)
     n, p = matrix.shape
     args = (matrix, jnp.ones(n, matrix.dtype))
-    return gramlm.posterior_covariance(
+    return gramlm.uncertainty.posterior_covariance(
         linear,
         jnp.zeros(p, matrix.dtype),
         args,
@@ -59,7 +59,7 @@ def test_dense_algebra(shape, kind, dtype):
     n, p = SHAPES[shape]
     problem = sine_problem(n, p, dtype)
     prior, matrix = PRIORS[kind](p)
-    found = gramlm.posterior_covariance(
+    found = gramlm.uncertainty.posterior_covariance(
         sine, problem.params, problem.args, prior=prior, noise_variance=0.1
     )
     expected = exact(problem.jacobian, matrix, 0.1)
@@ -97,7 +97,7 @@ GRID = np.linspace(-0.5, 1.5, 23)
 
 def network_posterior(noise, **options):
     params = {"weight": jnp.zeros(CENTRES.size)}
-    return gramlm.posterior_covariance(
+    return gramlm.uncertainty.posterior_covariance(
         gramlm.Rows(network_misfit),
         params,
         (SAMPLES, np.sin(SAMPLES)),
@@ -139,7 +139,7 @@ def test_small_variances_do_not_cancel(shape, dtype):
 def test_a_vague_prior_changes_nothing_and_a_variance_of_zero_fixes_a_parameter():
     j = np.random.default_rng(5).normal(size=(9, 5))
     args = (jnp.asarray(j), jnp.ones(9))
-    classical = gramlm.covariance(linear, jnp.zeros(5), args, noise_variance=0.3)
+    classical = gramlm.uncertainty.covariance(linear, jnp.zeros(5), args, noise_variance=0.3)
     vague = of_matrix(j, 1e14, 0.3)
     np.testing.assert_allclose(vague.as_matrix(), classical.as_matrix(), rtol=1e-9)
     for matrix in (j, j.T[:, :9]):
@@ -189,7 +189,7 @@ def test_more_data_than_parameters_with_a_basis():
     j = left * 10.0 ** -np.arange(-2.0, 10.0) @ right.T  # singular values from 100 down
     found = of_matrix(j, basis_size=6, block_size=2, memory=gramlm.Recompute())
     expected = exact(j, np.eye(12), 1.0)
-    assert isinstance(found, gramlm.PosteriorCovariance)
+    assert isinstance(found, gramlm.uncertainty.PosteriorCovariance)
     np.testing.assert_allclose(found.as_matrix(), expected, atol=1e-4)
     assert np.max(found.overestimates()) < 1e-2
 

@@ -25,7 +25,9 @@ def expected(curvatures, gradients):
 
 
 def of_point(problem, **options):
-    return gramlm.covariance(problem, jnp.asarray(POINT), jnp.asarray(TARGET), **options)
+    return gramlm.uncertainty.covariance(
+        problem, jnp.asarray(POINT), jnp.asarray(TARGET), **options
+    )
 
 
 def test_without_a_loss_it_is_that_of_white():
@@ -36,7 +38,7 @@ def test_without_a_loss_it_is_that_of_white():
     )
     assert found.degrees_of_freedom == 37
     np.testing.assert_allclose(found.noise, np.sqrt(r @ r / 37))
-    least_norm = gramlm.minimum_norm_covariance(
+    least_norm = gramlm.uncertainty.minimum_norm_covariance(
         linear, jnp.asarray(POINT), jnp.asarray(TARGET), sandwich=True
     )
     np.testing.assert_allclose(least_norm.as_matrix(), found.as_matrix(), rtol=1e-7)
@@ -94,7 +96,7 @@ def test_where_a_loss_has_no_minimum_there_are_no_errors():
 
 
 def test_a_perfect_fit_has_no_error():
-    found = gramlm.covariance(linear, jnp.zeros(3), jnp.zeros(40), sandwich=True)
+    found = gramlm.uncertainty.covariance(linear, jnp.zeros(3), jnp.zeros(40), sandwich=True)
     assert np.all(np.asarray(found.standard_errors()) == 0)
 
 
@@ -118,7 +120,7 @@ def test_robust_fits_scatter_as_predicted(loss, dtype):
         errors = jax.random.normal(normal, (n,), dtype)
         target = jnp.where(jax.random.uniform(which, (n,)) < 0.1, 10, 1) * errors
         fit = gramlm.solve(residual, jnp.zeros(2, dtype), target, loss=loss, throw=False).value
-        found = gramlm.covariance(gramlm.Problem(residual, loss=loss), fit, target)
+        found = gramlm.uncertainty.covariance(gramlm.Problem(residual, loss=loss), fit, target)
         return fit, found.deviations()
 
     fits, errors = jax.jit(jax.vmap(refit))(jax.random.split(jax.random.key(0), 200))
@@ -133,4 +135,4 @@ def test_it_needs_residuals_to_look_at():
     with pytest.raises(ValueError, match="`sandwich=False` under a loss needs a `noise_variance`"):
         of_point(gramlm.Problem(linear, loss=gramlm.Huber(1.0)), sandwich=False)
     with pytest.raises(ValueError, match="n = 3 and p = 3"):
-        gramlm.covariance(lambda p: p, jnp.ones(3), sandwich=True)
+        gramlm.uncertainty.covariance(lambda p: p, jnp.ones(3), sandwich=True)

@@ -15,7 +15,7 @@ from gramlm._model.whitening import whitening
 from support.nasty import F32, F64, SEEDS, examples
 
 
-class ByCholesky(gramlm.AbstractGramSolver):
+class ByCholesky(gramlm.extend.AbstractGramSolver):
     """The way of the dense solver for large systems, taken for small ones."""
 
     def init(self, residual, params, form):
@@ -25,7 +25,7 @@ class ByCholesky(gramlm.AbstractGramSolver):
         return gramlm.DenseSolver().linearise(memory, function, params)
 
     def factorise(self, linearisation, metric, largest_eigenvalue, form, recycled):
-        assert isinstance(linearisation, gramlm.MaterialisedLinearisation)
+        assert isinstance(linearisation, gramlm.extend.MaterialisedLinearisation)
         side, factor = form.resolve(*linearisation.jacobian.shape), whitening(metric)
         rows = factor.rows(linearisation.jacobian)
         gram = rows @ rows.T if side is gramlm.Form.dual else rows.T @ rows
@@ -38,7 +38,7 @@ class ByCholesky(gramlm.AbstractGramSolver):
         )
 
 
-class BySingularValues(gramlm.AbstractGramSolver):
+class BySingularValues(gramlm.extend.AbstractGramSolver):
     """The way of the dense solver for few equations and many parameters."""
 
     def init(self, residual, params, form):
@@ -48,7 +48,7 @@ class BySingularValues(gramlm.AbstractGramSolver):
         return gramlm.DenseSolver().linearise(memory, function, params)
 
     def factorise(self, linearisation, metric, largest_eigenvalue, form, recycled):
-        assert isinstance(linearisation, gramlm.MaterialisedLinearisation)
+        assert isinstance(linearisation, gramlm.extend.MaterialisedLinearisation)
         factor = whitening(metric)
         rows = factor.rows(linearisation.jacobian)
         return SpectralFactorisation.of(rows, factor, largest_eigenvalue)
@@ -78,13 +78,13 @@ LINEAR_CASES = [
 def linear(solver, jacobian, b, weights, largest, damping, radius, guess, least):
     """The step at `damping`, and the λ of the length `radius`."""
     form = gramlm.Form.auto
-    at = gramlm.MaterialisedLinearisation(b, jacobian)
+    at = gramlm.extend.MaterialisedLinearisation(b, jacobian)
     recycled = solver.init(b, jnp.zeros_like(weights), form)
     metric = lx.DiagonalLinearOperator(weights)
     factors = solver.factorise(at, metric, largest, form, recycled)
     tolerance = jnp.asarray(1e-10 if b.dtype == F64 else 1e-4, b.dtype)
     step = factors.at(damping).solve(b, factors.work, tolerance)
-    bound = gramlm.LengthBound(b, metric, radius, guess, least, tolerance)
+    bound = gramlm.extend.LengthBound(b, metric, radius, guess, least, tolerance)
     found = factors.damping_within(bound, factors.work)
     return step.step, step.image, step.solved, found.damping
 

@@ -118,7 +118,7 @@ def test_steps_over_several_jacobians_of_which_one_is_not_finite(preconditioner,
 # When a preconditioner is built.
 
 
-class Counting(gramlm.AbstractPreconditioner[jax.Array]):
+class Counting(gramlm.extend.AbstractPreconditioner[jax.Array]):
     """The identity, at a price; its state is the number of times it was built."""
 
     cost: int = eqx.field(static=True)

@@ -15,8 +15,8 @@ from gramlm._problem.build import flat_problem
 from gramlm._problem.residual.canonical import canonical
 
 LM = gramlm.LevenbergMarquardt
-ProductCosts = gramlm.ProductCosts
-Size = gramlm.ProblemSize
+ProductCosts = gramlm.extend.ProductCosts
+Size = gramlm.extend.ProblemSize
 MIB = 2**20
 LIMITS = [1, 1000, 10**5, MIB, 32 * MIB, 2**31, 2**36, 2**60]
 
@@ -213,7 +213,7 @@ def test_what_is_given_is_not_chosen():
     assert not plain.size.cheap_rows
 
 
-class Halves(gramlm.AbstractSolverChoice):
+class Halves(gramlm.extend.AbstractSolverChoice):
     """A choice of one's own."""
 
     def choose(self, size):

@@ -26,9 +26,9 @@ def system_of(jacobian, dtype=F64, *, metric="identity", form=gramlm.Form.auto):
     jacobian = jnp.asarray(jacobian, dtype)
     n, p = jacobian.shape
     m = METRICS[metric](p, dtype) or lx.IdentityLinearOperator(jax.ShapeDtypeStruct((p,), dtype))
-    at = gramlm.MaterialisedLinearisation(jnp.ones(n, dtype), jacobian)
+    at = gramlm.extend.MaterialisedLinearisation(jnp.ones(n, dtype), jacobian)
     largest = np.linalg.norm(np.asarray(jacobian, float), ord=2) ** 2
-    return gramlm.UndampedSystem.of(at, m, jnp.asarray(largest, dtype), form)
+    return gramlm.extend.UndampedSystem.of(at, m, jnp.asarray(largest, dtype), form)
 
 
 def gram_of(system):
@@ -62,7 +62,7 @@ def solved(system, damping, b, inverse):
         largest_eigenvalue=system.largest,
         tolerance=1e-6,
         max_iterations=2000,
-        directions=gramlm.SearchDirections.empty(160, b),
+        directions=gramlm.extend.SearchDirections.empty(160, b),
     )
 
 
@@ -94,7 +94,7 @@ def test_the_system_is_that_of_dense_algebra(metric, form, memory, rng):
     @eqx.filter_jit
     def products(x, y):
         at = memory.linearise(function, flat)[0]
-        system = gramlm.UndampedSystem.of(at, operator, jnp.ones(()), form)
+        system = gramlm.extend.UndampedSystem.of(at, operator, jnp.ones(()), form)
         return {
             "push": system.push(y),
             "pull": system.pull(x[0]),
@@ -135,7 +135,7 @@ ALL = {
     "nystrom": gramlm.Nystrom(6, block_size=3),
     "cholesky": gramlm.PivotedCholesky(6, block_size=3),
     "recycled": gramlm.RecycledDirections(4),
-    "user": gramlm.UserPreconditioner(
+    "user": gramlm.FixedPreconditioner(
         lambda op: lx.DiagonalLinearOperator(1 / jnp.diag(op.as_matrix()))
     ),
 }
@@ -270,7 +270,7 @@ def test_nystrom_adapts_its_rank_and_goes_on_from_what_it_knows(rng):
 
 
 def directions_of(matrix, vectors):
-    directions = gramlm.SearchDirections.empty(len(vectors), vectors[0])
+    directions = gramlm.extend.SearchDirections.empty(len(vectors), vectors[0])
     for vector in vectors:
         directions = directions.added(vector, matrix @ vector, jnp.asarray(True))
     return directions
@@ -293,7 +293,7 @@ def test_the_secant_update_agrees_with_the_matrix_on_what_was_seen(rng):
     rest = jnp.eye(20) - y @ core @ s.T
     np.testing.assert_allclose(matrix, y @ core @ y.T + rest @ old @ rest.T, atol=1e-9)
     # Nothing seen, or seen badly, changes nothing.
-    empty = gramlm.SearchDirections.empty(5, seen[0])
+    empty = gramlm.extend.SearchDirections.empty(5, seen[0])
     for directions in (empty, directions_of(jnp.full((20, 20), jnp.nan), seen)):
         same = update(before, directions)
         for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(same), strict=True):
@@ -332,13 +332,13 @@ def test_the_inverse_of_the_user_is_that_of_the_whitened_system(form, metric):
     b = b if form is DUAL else b.T
     expected = np.linalg.inv(b @ b.T + 1e-3 * np.eye(len(b)))
     for given in (inverse, fixed) if metric == "dense" else (inverse,):
-        matrix = matrix_of(gramlm.UserPreconditioner(given), system, damping, None)
+        matrix = matrix_of(gramlm.FixedPreconditioner(given), system, damping, None)
         np.testing.assert_allclose(matrix, expected, rtol=1e-7, atol=1e-8)
 
 
 def test_misuse_is_named():
     system = system_of(decaying(5, 6))
-    user = gramlm.UserPreconditioner
+    user = gramlm.FixedPreconditioner
     with pytest.raises(TypeError, match="operator"):
         user(3.0)
     with pytest.raises(ValueError, match="tagged as positive definite"):

@@ -34,7 +34,7 @@ def length(case, damping):
 def found(case, largest, radius, guess, least):
     factors = factorised(case, largest, case.recycled)
     tolerance = jnp.asarray(1e-3, case.b.dtype)
-    bound = gramlm.LengthBound(case.b, case.metric, radius, guess, least, tolerance)
+    bound = gramlm.extend.LengthBound(case.b, case.metric, radius, guess, least, tolerance)
     return factors.damping_within(bound, factors.work)
 
 

@@ -32,7 +32,7 @@ def operator(kind, size, rng):
 
 def linearisation(shape, rng):
     j = rng.normal(size=SHAPES[shape])
-    return gramlm.MaterialisedLinearisation(jnp.ones(len(j)), jnp.asarray(j)), j
+    return gramlm.extend.MaterialisedLinearisation(jnp.ones(len(j)), jnp.asarray(j)), j
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -84,12 +84,12 @@ def test_a_split_is_the_inverse(kind, rng):
 
 
 def test_a_metric_of_another_size_is_refused():
-    at = gramlm.MaterialisedLinearisation(jnp.ones(2), jnp.ones((2, 3)))
+    at = gramlm.extend.MaterialisedLinearisation(jnp.ones(2), jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="`metric` must be a square operator of size 3"):
         Gram.whitened(at, lx.DiagonalLinearOperator(jnp.ones(2)))
 
 
-class Products(gramlm.AbstractProductLinearisation):
+class Products(gramlm.extend.AbstractProductLinearisation):
     """As little as there can be."""
 
     residual: jax.Array
@@ -110,7 +110,7 @@ class Products(gramlm.AbstractProductLinearisation):
 def test_a_linearisation_of_products_has_all_that_is_asked(shape, rng):
     n, p = SHAPES[shape]
     j, b = jnp.asarray(rng.normal(size=(n, p))), jnp.asarray(rng.normal(size=n))
-    at, stored = Products(b, j), gramlm.MaterialisedLinearisation(b, j)
+    at, stored = Products(b, j), gramlm.extend.MaterialisedLinearisation(b, j)
     v, u = jnp.asarray(rng.normal(size=(3, p))), jnp.asarray(rng.normal(size=(3, n)))
     np.testing.assert_allclose(at.jvp_block(v), stored.jvp_block(v), rtol=1e-12)
     np.testing.assert_allclose(at.vjp_block(u), stored.vjp_block(u), rtol=1e-12)

@@ -28,7 +28,7 @@ RULES = {
     "power 3/4": (gramlm.PowerMetric(0.75), SQUARES**0.75),
     "power 0": (gramlm.PowerMetric(0.0), np.ones(3)),
     "more": (gramlm.MoreMetric(), SQUARES),
-    "user": (gramlm.UserMetric(diagonal(3)), np.linspace(0.5, 2.0, 3)),
+    "user": (gramlm.FixedMetric(diagonal(3)), np.linspace(0.5, 2.0, 3)),
 }
 
 
@@ -63,7 +63,7 @@ def test_parameters_without_effect_keep_the_metric_positive_and_finite(rule):
 
 def test_a_dense_metric_of_the_users_is_used_as_it_is():
     problem, metric = sine_problem(4, 6), definite(6)
-    solver = gramlm.LevenbergMarquardt(metric=gramlm.UserMetric(metric), correction=None)
+    solver = gramlm.LevenbergMarquardt(metric=gramlm.FixedMetric(metric), correction=None)
     state = solver.init(problem.residual_fn, problem.params, problem.args)
     params, _, info = solver.step(problem.residual_fn, problem.params, state, problem.args)
     J, r = problem.jacobian, problem.residual_fn(problem.params, problem.args)
@@ -112,11 +112,11 @@ def test_fletcher_and_more_do_not_see_the_scale_of_a_parameter(metric):
         (lambda: gramlm.FletcherMetric(0), "`num_probes` must be at least 1; got 0"),
         (lambda: gramlm.MoreMetric(0), "`num_probes` must be at least 1; got 0"),
         (
-            lambda: gramlm.UserMetric(lx.MatrixLinearOperator(jnp.eye(2))),
+            lambda: gramlm.FixedMetric(lx.MatrixLinearOperator(jnp.eye(2))),
             "tagged as positive definite",
         ),
         (
-            lambda: gramlm.UserMetric(diagonal(3)).init(jnp.zeros(4)),
+            lambda: gramlm.FixedMetric(diagonal(3)).init(jnp.zeros(4)),
             "acts on 3 parameters, but `params` has 4",
         ),
     ],

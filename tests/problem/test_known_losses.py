@@ -12,7 +12,7 @@ from gramlm._problem.loss import UserLoss, known
 SCALE = jnp.asarray(4.0)
 
 
-class Quartic(gramlm.AbstractLoss):
+class Quartic(gramlm.extend.AbstractLoss):
     """`s + s²`, by the one method that a loss of a user's needs."""
 
     slope: float = 1.0

@@ -175,7 +175,7 @@ def test_losses_may_differ_between_parts_of_the_residual_and_from_point_to_point
 
 def test_the_hessian_is_that_of_the_loss():
     data, loss = outliers(), gramlm.Cauchy(0.5)
-    product = gramlm.hessian_product(
+    product = gramlm.diagnostics.hessian_product(
         gramlm.Problem(curve, loss=loss), START, jnp.asarray([1.0, -2.0, 0.5]), data
     )
     hessian = jax.hessian(lambda q: 0.5 * jnp.sum(loss.rho(curve(q, data) ** 2)))(START)

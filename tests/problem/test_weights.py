@@ -70,7 +70,7 @@ def test_every_memory_policy_multiplies_by_the_same_matrix(memory, rows):
         if exact is not None:
             squares = np.sum(np.asarray(dense.jacobian) ** 2, axis=0)
             np.testing.assert_allclose(exact[0], squares, rtol=1e-10)
-        diagonal = gramlm.gram_diagonal(at).value
+        diagonal = gramlm.diagnostics.gram_diagonal(at).value
         np.testing.assert_allclose(diagonal, np.sum(dense.jacobian**2, axis=1), rtol=1e-9)
 
 

@@ -28,7 +28,7 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-class Diary(gramlm.AbstractCallback):
+class Diary(gramlm.extend.AbstractCallback):
     """Notes what it is told."""
 
     def __init__(self):
@@ -187,7 +187,7 @@ def test_an_error_in_the_residual_ends_the_callbacks_and_is_raised_as_it_is(capf
 
 
 def test_what_is_no_callback_is_named():
-    for bad in (gramlm.Checkpoints, [gramlm.Lines(), 3]):
+    for bad in (gramlm.Checkpoints, [gramlm.TextProgress(), 3]):
         with pytest.raises(Exception, match="callback"):
             solve(callback=bad)
     for bad in (0.0, -1.0, float("nan"), float("inf"), "much"):

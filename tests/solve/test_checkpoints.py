@@ -33,7 +33,9 @@ def network_problem(dtype, units=12, points=20):
 SOLVERS = {
     "dense": LM(linear_solver=gramlm.DenseSolver()),
     "krylov": LM(linear_solver=gramlm.KrylovSolver(capacity=12, block_size=2)),
-    "bold": LM(acceptance=gramlm.Bold(), damping=gramlm.Nielsen(), metric=gramlm.MoreMetric()),
+    "bold": LM(
+        acceptance=gramlm.Nonmonotone(), damping=gramlm.Nielsen(), metric=gramlm.MoreMetric()
+    ),
 }
 
 
@@ -61,7 +63,7 @@ def test_a_resumed_solve_is_the_uninterrupted_one(name, dtype, overwrites, tmp_p
     options = {
         "solver": SOLVERS[name],
         "throw": False,
-        "history": gramlm.Recording(params=True, every=2),
+        "history": gramlm.Saving(params=True, every=2),
     }
     problem = network_problem(dtype)
     whole = gramlm.solve(*problem, max_steps=9, **options)
@@ -162,7 +164,7 @@ WRONG = {
         {"solver": LM(linear_solver=gramlm.KrylovSolver(capacity=4))},
         "linear_solver=DenseSolver.*linear_solver=KrylovSolver",
     ),
-    "other history": ({"history": gramlm.Recording(params=True)}, "history=Recording"),
+    "other history": ({"history": gramlm.Saving(params=True)}, "history=Recording"),
 }
 
 
@@ -307,7 +309,7 @@ def test_ctrl_c_and_a_failing_callback_leave_a_checkpoint(problem, tmp_path):
 def test_a_plan_that_was_measured_is_the_same_again(tmp_path, monkeypatch):
     """Measured anew, costs may lead to another linear solver."""
     given = sine_problem(5, 9)
-    costs = gramlm.ProductCosts(1e-3, 0.5, True)
+    costs = gramlm.extend.ProductCosts(1e-3, 0.5, True)
     monkeypatch.setattr("gramlm._solve.planned.wants_measurement", lambda *_: True)
     monkeypatch.setattr("gramlm._solve.planned.measured", lambda *_: costs)
     path = tmp_path / "a"
@@ -354,7 +356,7 @@ def test_fixed_and_complex_parameters_bounds_and_a_loss_are_kept_as_well(tmp_pat
         "free": {"amplitude": True, "rate": True, "offset": mask, "name": False},
         "loss": gramlm.Huber(0.1),
         "upper": {"amplitude": None, "rate": 3.0, "offset": None, "name": None},
-        "history": gramlm.Recording(params=True),
+        "history": gramlm.Saving(params=True),
         "throw": False,
     }
     events = []

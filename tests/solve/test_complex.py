@@ -100,7 +100,7 @@ def test_jacobian_of_a_residual_that_is_not_holomorphic(shape):
     np.testing.assert_allclose(kept.vjp_block(jnp.eye(3 * n)), expected, atol=1e-8)
     stored = gramlm.linearise(mixed, params, data, memory=gramlm.Materialise())
     np.testing.assert_allclose(stored.jacobian, expected, atol=1e-8)
-    norms = gramlm.column_norms_squared(stored)
+    norms = gramlm.diagnostics.column_norms_squared(stored)
     np.testing.assert_allclose(norms.value, (expected**2).sum(0), rtol=1e-7)
 
 
@@ -112,10 +112,10 @@ def test_second_derivatives_of_a_residual_that_is_not_holomorphic():
     v = np.concatenate([direction["s"], pairs(direction["z"])])
     at, *ends = (gramlm.linearise(mixed, as_tree(flat + d * v, p), data) for d in (0, h, -h))
     difference = (ends[0].vjp(ends[0].residual) - ends[1].vjp(ends[1].residual)) / (2 * h)
-    image = gramlm.hessian_product(mixed, params, direction, data)
+    image = gramlm.diagnostics.hessian_product(mixed, params, direction, data)
     found = np.concatenate([image["s"], pairs(image["z"])])
     np.testing.assert_allclose(found, difference, rtol=1e-6, atol=1e-6)
-    image = gramlm.gauss_newton_product(mixed, params, direction, data)
+    image = gramlm.diagnostics.gauss_newton_product(mixed, params, direction, data)
     found = np.concatenate([image["s"], pairs(image["z"])])
     np.testing.assert_allclose(found, at.vjp(at.jvp(jnp.asarray(v))), rtol=1e-12, atol=1e-12)
 
@@ -262,13 +262,15 @@ def test_rows_of_complex_numbers(memory):
     expected = plain.jvp_block(units)[:, order]
     np.testing.assert_allclose(rows.jvp_block(units), expected, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(rows.vjp_block(jnp.eye(14)).T, expected, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(gramlm.gram_diagonal(rows).value, (expected**2).sum(0), rtol=1e-12)
+    np.testing.assert_allclose(
+        gramlm.diagnostics.gram_diagonal(rows).value, (expected**2).sum(0), rtol=1e-12
+    )
 
 
 def test_a_loop_of_ones_own_keeps_structure_and_dtype():
     params, data = problem(3, 5, np.complex64)
     solver = gramlm.LevenbergMarquardt(
-        linear_solver=DENSE, acceptance=gramlm.Bold(), correction=None
+        linear_solver=DENSE, acceptance=gramlm.Nonmonotone(), correction=None
     )
     state = solver.init(mixed, params, data)
     moved, state, info = jax.jit(functools.partial(solver.step, mixed))(params, state, data)
@@ -290,7 +292,7 @@ ERRORS = {
         "`params` mixes the dtypes complex128, float32",
     ),
     "direction": (
-        lambda: gramlm.hessian_product(
+        lambda: gramlm.diagnostics.hessian_product(
             lambda t: t["s"] * t["z"],
             {"s": np.ones(2), "z": 1j * np.ones(2)},
             {"s": 1j * np.ones(2), "z": np.ones(2)},

@@ -28,7 +28,7 @@ def solution():
 def test_parameters_are_kept_after_every_so_many_steps(every, solution):
     seen = [START]
     gramlm.solve(residual, START, callback=lambda event: seen.append(event.params))
-    recording = gramlm.Recording(params=True, every=every)
+    recording = gramlm.Saving(params=True, every=every)
     kept = gramlm.solve(residual, START, history=recording).history
     wanted = jax.tree.map(lambda *leaves: np.stack(leaves), *seen[::every])
     assert kept.params["a"].shape == (1 + len(kept.damping) // every, 1, 1)
@@ -39,7 +39,7 @@ def test_parameters_are_kept_after_every_so_many_steps(every, solution):
 
 
 def test_parameters_are_kept_within_a_program(solution):
-    recording = gramlm.Recording(params=True, every=3)
+    recording = gramlm.Saving(params=True, every=3)
     run = eqx.filter_jit(
         lambda start: gramlm.solve(residual, start, history=recording, max_steps=30)
     )
@@ -63,7 +63,7 @@ def test_time_goes_on(solution):
 @pytest.mark.parametrize("changes", [{"every": 0}, {"every": -2}, {"every": True}, {"params": 1}])
 def test_an_impossible_recording_is_named(changes):
     with pytest.raises((TypeError, ValueError), match=r"Recording|Type-check"):
-        gramlm.Recording(**changes)
+        gramlm.Saving(**changes)
 
 
 @pytest.mark.parametrize("over_time", [False, True])
@@ -73,7 +73,7 @@ def test_a_picture_shows_what_the_history_holds(solution, over_time):
     import matplotlib.pyplot as plt
 
     history = solution.history
-    axes = gramlm.plot_history(solution, over_time=over_time)
+    axes = gramlm.diagnostics.plot_history(solution, over_time=over_time)
     lines = [axis.lines[0] for axis in axes]
     ends = np.append(0, history.seconds if over_time else np.arange(1, len(history.damping) + 1))
     positive = history.cost > 0
@@ -81,7 +81,7 @@ def test_a_picture_shows_what_the_history_holds(solution, over_time):
     assert np.all(np.isnan(lines[0].get_ydata()[~positive]))
     for line, moments in zip(lines, (ends, ends[:-1], ends[1:]), strict=True):
         np.testing.assert_allclose(line.get_xdata(), moments)
-    again = gramlm.plot_history(history, axes=axes)
+    again = gramlm.diagnostics.plot_history(history, axes=axes)
     assert [len(axis.lines) for axis in again] == [2, 2, 2]
     assert all(axis.get_yscale() == "log" for axis in again)
     plt.close("all")
@@ -92,9 +92,9 @@ def test_a_picture_of_something_else_is_refused(solution):
     batch = jax.tree.map(lambda x: jnp.stack([x, x]), solution.history)
     for bad in (batch, solution.value):
         with pytest.raises(Exception, match="plot_history"):
-            gramlm.plot_history(bad)
+            gramlm.diagnostics.plot_history(bad)
     with pytest.raises(ValueError, match="three"):
-        gramlm.plot_history(solution, axes=[1, 2])
+        gramlm.diagnostics.plot_history(solution, axes=[1, 2])
 
 
 def test_without_matplotlib_it_is_said_what_to_install(solution, monkeypatch):
@@ -109,4 +109,4 @@ def test_without_matplotlib_it_is_said_what_to_install(solution, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ModuleNotFoundError, match=r"gramlm\[plots\]"):
-        gramlm.plot_history(solution)
+        gramlm.diagnostics.plot_history(solution)

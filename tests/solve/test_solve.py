@@ -206,7 +206,7 @@ def test_results_are_arrays_on_the_device_and_numbers_on_the_host():
     assert again.state.step == solution.stats["num_steps"]
 
 
-@pytest.mark.parametrize("form", [True, gramlm.Lines()])
+@pytest.mark.parametrize("form", [True, gramlm.TextProgress()])
 def test_lines_show_each_step(form, capsys):
     solution = gramlm.solve(rosenbrock, START, verbose=form)
     lines = capsys.readouterr().out.strip().splitlines()

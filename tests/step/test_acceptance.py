@@ -25,7 +25,7 @@ def attempted(cost, after, step=(1.0, 0.0), gain=None):
 
 
 def test_descent_takes_what_lowers_the_cost_enough():
-    rule = gramlm.Descent(0.1)
+    rule = gramlm.Monotone(0.1)
     assert rule.accepts(None, attempted(1.0, 0.5))
     assert not rule.accepts(None, attempted(1.0, 0.95))
     assert not rule.accepts(None, attempted(1.0, 2.0))
@@ -34,7 +34,7 @@ def test_descent_takes_what_lowers_the_cost_enough():
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("angle", [0.1, 0.8, 1.5])
 def test_bold_lets_the_cost_rise_by_what_the_angle_allows(power, angle):
-    rule = gramlm.Bold(power)
+    rule = gramlm.Nonmonotone(power)
     state = rule.accepted(rule.init(START), attempted(2.0, 1.0))
     step = (3 * np.cos(angle), 3 * np.sin(angle))
     highest = 1.0 / (1 - np.cos(angle)) ** power
@@ -43,7 +43,7 @@ def test_bold_lets_the_cost_rise_by_what_the_angle_allows(power, angle):
 
 
 def test_bold_goes_uphill_only_in_the_direction_in_which_it_came():
-    rule = gramlm.Bold(2)
+    rule = gramlm.Nonmonotone(2)
     # Not at first, not backwards, not to where there is no cost.
     assert not rule.accepts(rule.init(START), attempted(1.0, 1.1))
     state = rule.accepted(rule.init(START), attempted(2.0, 1.0))
@@ -52,7 +52,7 @@ def test_bold_goes_uphill_only_in_the_direction_in_which_it_came():
 
 
 def test_bold_measures_against_the_lowest_cost_and_not_the_last():
-    rule, turned = gramlm.Bold(1), (np.cos(0.8), np.sin(0.8))
+    rule, turned = gramlm.Nonmonotone(1), (np.cos(0.8), np.sin(0.8))
     state = rule.accepted(rule.init(START), attempted(2.0, 1.0))
     state = rule.accepted(state, attempted(1.0, 3.0, gain=-1.0))
     highest = 1.0 / (1 - np.cos(0.8))
@@ -61,7 +61,7 @@ def test_bold_measures_against_the_lowest_cost_and_not_the_last():
 
 
 def test_the_best_point_is_kept():
-    rule = gramlm.Bold()
+    rule = gramlm.Nonmonotone()
     best, cost = rule.best(rule.init(START), START, jnp.asarray(7.0))
     np.testing.assert_array_equal(best, START)
     assert cost == 7
@@ -72,13 +72,15 @@ def test_the_best_point_is_kept():
     assert cost == 1
 
 
-@pytest.mark.parametrize("acceptance", [gramlm.Bold(1), gramlm.Bold(2), gramlm.Descent()])
+@pytest.mark.parametrize(
+    "acceptance", [gramlm.Nonmonotone(1), gramlm.Nonmonotone(2), gramlm.Monotone()]
+)
 def test_every_rule_arrives(acceptance):
     solution = gramlm.solve(rosenbrock, START, solver=LM(acceptance=acceptance))
     np.testing.assert_allclose(solution.value, 1.0, rtol=1e-9)
 
 
-class Upwards(gramlm.Bold):
+class Upwards(gramlm.Nonmonotone):
     """Takes every step."""
 
     def accepts(self, state, trial):
@@ -122,13 +124,13 @@ def test_descent_knows_no_better_than_the_present():
 
 
 def test_bold_steps_are_jitted_and_mapped():
-    solver = LM(acceptance=gramlm.Bold(2))
+    solver = LM(acceptance=gramlm.Nonmonotone(2))
     starts = jnp.stack([START, START + 0.5])
     solve = lambda start: gramlm.solve(rosenbrock, start, solver=solver, throw=False).value  # noqa: E731
     np.testing.assert_allclose(jax.jit(jax.vmap(solve))(starts), 1.0, rtol=1e-8)
 
 
-@pytest.mark.parametrize("rule", [gramlm.Descent, gramlm.Bold])
+@pytest.mark.parametrize("rule", [gramlm.Monotone, gramlm.Nonmonotone])
 def test_bad_gains_are_refused(rule):
     for gain in (-0.1, 1.0):
         with pytest.raises(ValueError, match="`min_gain` must be at least 0 and below 1"):
@@ -137,6 +139,6 @@ def test_bad_gains_are_refused(rule):
 
 def test_bad_choices_are_refused():
     with pytest.raises(ValueError, match="`power` must be positive"):
-        gramlm.Bold(0)
+        gramlm.Nonmonotone(0)
     with pytest.raises(TypeError, match="AbstractAcceptance"):
         LM(acceptance=0.1)

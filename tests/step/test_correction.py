@@ -78,7 +78,7 @@ def first_step(correction, residual, start, initial):
         correction=correction,
         damping=gramlm.Constant(initial),
         metric=gramlm.IdentityMetric(),
-        acceptance=gramlm.Descent(0.0),
+        acceptance=gramlm.Monotone(0.0),
     )
     params, _, info = solver.step(residual, start, solver.init(residual, start))
     return params, info

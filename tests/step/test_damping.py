@@ -41,12 +41,12 @@ SEQUENCES = {
 }
 
 
-class Lengths(gramlm.AbstractStepLengths):
+class Lengths(gramlm.extend.AbstractStepLengths):
     """`‖δ(λ)‖ = 1/λ`."""
 
     def at(self, damping):
         none = jnp.zeros((), jnp.int32)
-        return gramlm.FoundDamping(damping, None, none, none)
+        return gramlm.extend.FoundDamping(damping, None, none, none)
 
     def within(self, radius, guess):
         return self.at(jnp.where(jnp.isinf(radius), guess, 1 / radius))

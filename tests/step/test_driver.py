@@ -181,7 +181,7 @@ class Counts(eqx.Module):
     before: jax.Array
 
 
-class FixedFactorisation(gramlm.AbstractFactorisation):
+class FixedFactorisation(gramlm.extend.AbstractFactorisation):
     rounding: jax.Array
     work: Counts
 
@@ -189,13 +189,13 @@ class FixedFactorisation(gramlm.AbstractFactorisation):
         return FixedSystem(damping)
 
     def damping_within(self, bound, work):
-        return gramlm.damping_by_solves(self, bound, work)
+        return gramlm.extend.damping_by_solves(self, bound, work)
 
     def recycle(self, work):
         return work.here + work.before
 
 
-class FixedSystem(gramlm.AbstractDampedSystem):
+class FixedSystem(gramlm.extend.AbstractDampedSystem):
     damping: jax.Array
     setup_products: int = 2
 
@@ -203,7 +203,7 @@ class FixedSystem(gramlm.AbstractDampedSystem):
         """Exact for the residual θ − 3, whose Jacobian is the identity."""
         step = -rhs / (1 + self.damping)
         zero = jnp.zeros((), jnp.int32)
-        return gramlm.LinearStep(
+        return gramlm.extend.LinearStep(
             step=step,
             image=step,
             relative_residual=jnp.zeros(()),
@@ -214,7 +214,7 @@ class FixedSystem(gramlm.AbstractDampedSystem):
         )
 
 
-class FixedSolver(gramlm.AbstractGramSolver):
+class FixedSolver(gramlm.extend.AbstractGramSolver):
     def init(self, residual, params, form):
         return jnp.zeros((), jnp.int32)
 
@@ -226,7 +226,7 @@ class FixedSolver(gramlm.AbstractGramSolver):
         return FixedFactorisation(jnp.zeros_like(largest_eigenvalue), work)
 
 
-class Ladder(gramlm.AbstractDamping[jax.Array]):
+class Ladder(gramlm.extend.AbstractDamping[jax.Array]):
     """1, 2, 3, … whatever happens."""
 
     def init(self, largest_eigenvalue):

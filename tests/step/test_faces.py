@@ -48,7 +48,7 @@ def below(upper, params=START):
 
 def solution(step, image, solved=True):
     """Of a linear system, with three products."""
-    return gramlm.LinearStep(
+    return gramlm.extend.LinearStep(
         step=jnp.asarray(step),
         image=jnp.asarray(image),
         relative_residual=jnp.asarray(0.0),
@@ -138,10 +138,10 @@ def test_the_damping_of_a_smaller_face_is_settled():
     none = jnp.zeros((), jnp.int32)
 
     def proposed():
-        return gramlm.FoundDamping(jnp.asarray(8.0), None, none, none)
+        return gramlm.extend.FoundDamping(jnp.asarray(8.0), None, none, none)
 
     def at(damping):
-        return gramlm.FoundDamping(damping, None, none, none)
+        return gramlm.extend.FoundDamping(damping, None, none, none)
 
     assert problem.damping(proposed, at).damping == 8
     _, demand = problem.completed(UNBOUNDED, True)

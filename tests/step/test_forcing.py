@@ -117,7 +117,7 @@ def test_a_tighter_forcing_term_costs_more_products_and_gains_more():
             metric=gramlm.IdentityMetric(),
             correction=None,
             max_trials=1,
-            acceptance=gramlm.Descent(0.0),
+            acceptance=gramlm.Monotone(0.0),
         )
         new, _, info = one_step(solver, params, args)
         # At the start J is the matrix. The exact minimum of the damped model, and that found:
@@ -152,7 +152,7 @@ def test_the_state_follows_accepted_steps_alone(dtype):
     assert rejected > 0
 
 
-class Tightening(gramlm.AbstractForcing[jax.Array]):
+class Tightening(gramlm.extend.AbstractForcing[jax.Array]):
     """η = 0.5, 0.25, …: a rule of one's own, with a state that is no float."""
 
     def init(self, like):

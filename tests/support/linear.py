@@ -39,7 +39,7 @@ class Case(NamedTuple):
     jacobian: jax.Array
     b: jax.Array
     metric: lx.AbstractLinearOperator
-    solver: gramlm.AbstractGramSolver = SOLVER
+    solver: gramlm.extend.AbstractGramSolver = SOLVER
     form: Form = Form.auto
 
     @classmethod
@@ -101,7 +101,7 @@ class Case(NamedTuple):
 
 
 def factorised(case, largest, recycled):
-    at = gramlm.MaterialisedLinearisation(case.b, case.jacobian)
+    at = gramlm.extend.MaterialisedLinearisation(case.b, case.jacobian)
     return case.solver.factorise(at, case.metric, largest, case.form, recycled)
 
 

@@ -48,7 +48,7 @@ class KnownStationarity(AbstractStationarity):
 
 def stored(residual, jacobian, dtype=F64):
     """A linearisation with a given r and J."""
-    return gramlm.MaterialisedLinearisation(
+    return gramlm.extend.MaterialisedLinearisation(
         jnp.asarray(residual, dtype), jnp.asarray(jacobian, dtype)
     )
 

@@ -101,4 +101,6 @@ def made_trial(**known):
         "step": [1.0, 0.0],
         "cost_after": 0.5,
     }
-    return gramlm.Trial(**{name: jnp.asarray(x, dtype) for name, x in (fields | known).items()})
+    return gramlm.extend.Trial(
+        **{name: jnp.asarray(x, dtype) for name, x in (fields | known).items()}
+    )

@@ -86,7 +86,7 @@ def standard_errors(residual: Callable[[Any], Any], theta: Any) -> np.ndarray:
     point = jnp.asarray(np.asarray(theta, np.float64))
     if point.dtype != jnp.float64:
         raise ValueError("standard errors need float64: set jax_enable_x64")
-    return np.asarray(gramlm.covariance(residual, point).standard_errors())
+    return np.asarray(gramlm.uncertainty.covariance(residual, point).standard_errors())
 
 
 def _bennett(theta, x):

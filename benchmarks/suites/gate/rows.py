@@ -79,7 +79,7 @@ def _sinc() -> Posed:
     return Posed(sinc.build(FLOAT), max_steps=20)
 
 
-def _network(linear_solver: gramlm.AbstractGramSolver, max_steps: int = 1000) -> Posed:
+def _network(linear_solver: gramlm.extend.AbstractGramSolver, max_steps: int = 1000) -> Posed:
     """A trainable RBF network with its rows declared, wide: 128 × 512."""
     instance = rbf_network.build(FLOAT, count=128, width=0.1)
     solver = LM(linear_solver=linear_solver, termination=_until(1e-9))
@@ -91,7 +91,7 @@ def _small_residual(params: Any, args: Any) -> Any:
     return jnp.tanh(matrix @ params) - y
 
 
-def _small(linear_solver: gramlm.AbstractGramSolver) -> Posed:
+def _small(linear_solver: gramlm.extend.AbstractGramSolver) -> Posed:
     """20 residuals of 40 parameters, for what a solver costs when nothing is large."""
     rng = np.random.default_rng(0)
     matrix = jnp.asarray(rng.normal(size=(20, 40)) / 40**0.5)

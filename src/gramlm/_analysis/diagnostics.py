@@ -134,7 +134,7 @@ def spectrum(
 
         scales = jnp.array([3.0, 1.0, 0.1])
         linearisation = gramlm.linearise(lambda params: scales * params, jnp.ones(3))
-        found = gramlm.spectrum(linearisation, rank=2)
+        found = gramlm.diagnostics.spectrum(linearisation, rank=2)
         assert jnp.allclose(found.values, jnp.array([9.0, 1.0]), rtol=1e-4)
         ```
     """
@@ -180,7 +180,7 @@ def effective_dimension(
         import gramlm
 
         linearisation = gramlm.linearise(lambda params: jnp.array([2.0, 1.0]) * params, jnp.ones(2))
-        dimension = gramlm.effective_dimension(linearisation, 1.0)
+        dimension = gramlm.diagnostics.effective_dimension(linearisation, 1.0)
         assert jnp.allclose(dimension.value, 4 / 5 + 1 / 2)
         ```
     """

@@ -39,7 +39,7 @@ def plot_history(history: Solution | History, *, axes: Any = None, over_time: bo
 
 
         solution = gramlm.solve(residual, jnp.array([-1.2, 1.0]))
-        axes = gramlm.plot_history(solution)
+        axes = gramlm.diagnostics.plot_history(solution)
         axes[0].figure.savefig("history.png")
         ```
     """

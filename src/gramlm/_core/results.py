@@ -44,7 +44,7 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
     passed_better = (
         "The solve ended at a stationary point that costs more than the best point on its way "
-        "uphill and downhill. That point is returned: go on from it with `acceptance=Descent()`."
+        "uphill and downhill. That point is returned: go on from it with `acceptance=Monotone()`."
     )
     stopped = (
         "A callback ended the solve on purpose. The best parameters are returned; "

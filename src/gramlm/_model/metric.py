@@ -156,7 +156,7 @@ class MoreMetric(AbstractMetric[Float[Array, " p"]]):
         return _diagonal(_floored(longest)), longest, products
 
 
-class UserMetric(AbstractMetric[None]):
+class FixedMetric(AbstractMetric[None]):
     """A fixed metric: a positive definite lineax operator on the flat parameter vector, (p,).
 
     !!! Example
@@ -167,7 +167,7 @@ class UserMetric(AbstractMetric[None]):
         import gramlm
 
         lengths = jnp.array([1.0, 100.0])  # of the parameters, in the order of their leaves
-        metric = gramlm.UserMetric(lx.DiagonalLinearOperator(1 / lengths**2))
+        metric = gramlm.FixedMetric(lx.DiagonalLinearOperator(1 / lengths**2))
         solver = gramlm.LevenbergMarquardt(metric=metric)
         ```
     """
@@ -177,7 +177,7 @@ class UserMetric(AbstractMetric[None]):
     def __check_init__(self):
         if not (lx.is_positive_semidefinite(self.operator) or lx.is_diagonal(self.operator)):
             raise ValueError(
-                "`UserMetric` needs an operator that is tagged as positive definite: pass "
+                "`FixedMetric` needs an operator that is tagged as positive definite: pass "
                 "`lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)`, or a "
                 "`lx.DiagonalLinearOperator`."
             )
@@ -186,7 +186,7 @@ class UserMetric(AbstractMetric[None]):
         size = self.operator.in_size()
         if size != params.size:
             raise ValueError(
-                f"`UserMetric` acts on {size} parameters, but `params` has {params.size} entries."
+                f"`FixedMetric` acts on {size} parameters, but `params` has {params.size} entries."
             )
         return None
 

@@ -170,7 +170,8 @@ def _segment(loss: Any, start: int, part: Part) -> AbstractSegment:
         return SquaresSegment.of_range(start, stop)
     if not isinstance(loss, AbstractLoss):
         raise TypeError(
-            f"`loss` must be a `gramlm.AbstractLoss`, such as `gramlm.Huber(1.0)`; got {loss!r}."
+            "`loss` must be a `gramlm.extend.AbstractLoss`, such as `gramlm.Huber(1.0)`; got "
+            f"{loss!r}."
         )
     if part.array is None:
         raise TypeError(

@@ -21,12 +21,12 @@ class Problem(eqx.Module):
     to ask for a covariance.
 
     - `residual_fn`: a function, or `gramlm.Rows`.
-    - `loss`: a `gramlm.AbstractLoss`, None for squares; or a pytree of them with the structure of
-      the residual, or of its upper part.
+    - `loss`: a `gramlm.extend.AbstractLoss`, None for squares; or a pytree of them with the
+      structure of the residual, or of its upper part.
     - `weights`: non-negative numbers that multiply the squares, such as inverse variances: a
       scalar, an array, or a pytree with the structure of the residual, or of its upper part, whose
-      arrays broadcast to those of the residual; or a `gramlm.AbstractWeighting`. Weights come
-      before the loss, whose scale is then in units of the weighted residual.
+      arrays broadcast to those of the residual; or a `gramlm.extend.AbstractWeighting`. Weights
+      come before the loss, whose scale is then in units of the weighted residual.
     - `free`: which parameters to solve for, all unless given: a pytree prefix of the parameters
       with leaves True, False, or functions of a leaf, as for `equinox.filter`, or boolean arrays of
       the shape of a parameter, where single entries are free. What is fixed may be anything and

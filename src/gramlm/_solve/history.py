@@ -17,7 +17,7 @@ from .solution import History
 
 
 @dataclass(frozen=True)
-class Recording:
+class Saving:
     """What `solution.history` holds beside cost, damping, gradient norm and time.
 
     - `params`: whether to keep the parameters after steps 0, `every`, 2·`every`, …: p numbers for
@@ -30,10 +30,10 @@ class Recording:
 
     def __post_init__(self):
         if not isinstance(self.params, bool):
-            raise TypeError(f"`Recording(params=…)` must be a bool; got {self.params!r}.")
+            raise TypeError(f"`Saving(params=…)` must be a bool; got {self.params!r}.")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(
-                f"`Recording(every=…)` must be a positive number of steps; got {self.every!r}."
+                f"`Saving(every=…)` must be a positive number of steps; got {self.every!r}."
             )
 
     def next_stop(self, step: int, until: int) -> int:
@@ -140,7 +140,7 @@ class HistoryBuffer:
         part = self._parts[-1]
         self._parts[-1] = part._replace(params=np.concatenate([part.params, np.array(flat)[None]]))
 
-    def first(self, steps: int, recording: Recording) -> Past:
+    def first(self, steps: int, recording: Saving) -> Past:
         """That of so many steps. Ctrl-C may have come between a step and what is said of it."""
         rows = 1 + steps // recording.every if recording.params else 0
         values, seconds, params = zip(*self._parts, strict=True)

@@ -12,7 +12,7 @@ from .._step.state import redamped
 from .carry import Best, PackedCarry, Told, stats_of
 from .checkpoint.checkpoint import Checkpoint, described, layout
 from .checkpoint.resume import AbstractSource, Wanted
-from .history import HistoryBuffer, Past, Recording
+from .history import HistoryBuffer, Past, Saving
 from .interrupts import Interrupts
 from .loop import MOST, Found, Until, next_piece
 from .packed import Packed
@@ -64,7 +64,7 @@ class HostLoop:
         task: Task,
         split: Split,
         planned: Planned,
-        recording: Recording,
+        recording: Saving,
         session: Session,
         interrupts: Interrupts,
     ):

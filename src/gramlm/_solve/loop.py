@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int
 
 from .._core.results import RESULTS
 from .carry import Best, Carry, PackedCarry, stats_of
-from .history import Recording, Records, unflatten_rows
+from .history import Records, Saving, unflatten_rows
 from .packed import Packed
 from .program import Program, Split
 from .solution import Solution
@@ -142,7 +142,7 @@ def solved(
     task: Task,
     max_steps: int,
     max_evaluations: int | None,
-    recording: Recording,
+    recording: Saving,
     session: TracedSession | None,
 ) -> Solution:
     """All steps in one program, for a solve that is itself transformed."""

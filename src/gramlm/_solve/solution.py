@@ -31,7 +31,7 @@ class History(eqx.Module):
       are made at a time, half a second's worth, and theirs is interpolated. NaN inside of a
       transformation.
     - `params`: the parameters after steps 0, `every`, 2·`every`, …, each leaf with that axis in
-      front, with `history=gramlm.Recording(params=True, every=…)`; otherwise None.
+      front, with `history=gramlm.Saving(params=True, every=…)`; otherwise None.
     """
 
     cost: Float[Array | np.ndarray, "..."]

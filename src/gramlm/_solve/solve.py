@@ -26,7 +26,7 @@ from .checkpoint.periodic import Checkpoints
 from .checkpoint.resume import AbstractSource, as_source
 from .compiling import outside
 from .declared import declared
-from .history import Recording
+from .history import Saving
 from .host import HostLoop
 from .interrupts import Interrupts
 from .loop import solved
@@ -59,7 +59,7 @@ def solve(
     throw: bool = True,
     callback: Callback | Sequence[Callback] | None = None,
     verbose: bool | AbstractCallback = False,
-    history: Recording = Recording(),
+    history: Saving = Saving(),
     resume: str | PathLike[str] | Checkpoint | Solution | None = None,
     loss: PyTree = None,
     weights: PyTree = None,
@@ -88,10 +88,11 @@ def solve(
     - `max_seconds`: of this call, compilation included, tested between steps; not inside of a
       transformation.
     - `throw`: whether to raise when no tolerance of `solver.termination` was met.
-    - `callback`: a function of a `gramlm.Event`, a `gramlm.AbstractCallback`, or a list of them,
-      called after each step. It returns None, or `gramlm.Stop(…)`, `gramlm.SetDamping(…)`.
+    - `callback`: a function of a `gramlm.extend.Event`, a `gramlm.extend.AbstractCallback`, or a
+      list of them, called after each step. It returns None, or `gramlm.Stop(…)`,
+      `gramlm.SetDamping(…)`.
     - `verbose`: `True` for one line a step, `gramlm.ProgressBar()` for a bar.
-    - `history`: `gramlm.Recording(params=True)` keeps the parameters of each step.
+    - `history`: `gramlm.Saving(params=True)` keeps the parameters of each step.
     - `resume`: the file of a checkpoint, a `gramlm.Checkpoint`, or a `gramlm.Solution` to go on
       from. `params` then gives the structure alone.
     - `loss`, `weights`, `lower`, `upper`: what a residual costs, what it counts, and bounds of the
@@ -177,7 +178,7 @@ def _is_transformed(task: Task, split: TaskSplit) -> bool:
 def _transformed(
     task: Task,
     budget: Budget,
-    history: Recording,
+    history: Saving,
     callbacks: tuple[AbstractCallback, ...],
     throw: bool,
 ) -> Solution:

@@ -37,7 +37,7 @@ from .._problem.flat import FlatProblem
 from .corrected import stepper_of
 from .info import StepInfo
 from .phases import Linearised, concluded, linearised
-from .rules.acceptance import AbstractAcceptance, Descent
+from .rules.acceptance import AbstractAcceptance, Monotone
 from .rules.correction import AbstractCorrection, Geodesic
 from .rules.damping.base import AbstractDamping
 from .rules.damping.trust_region import TrustRegion
@@ -67,7 +67,7 @@ class LevenbergMarquardt(eqx.Module):
 
     Its fields are the choices, each with an abstract class to write one's own:
 
-    - `linear_solver`: how the system is solved; a `gramlm.AbstractGramSolver`, or any
+    - `linear_solver`: how the system is solved; a `gramlm.extend.AbstractGramSolver`, or any
       `lineax.AbstractLinearSolver`. By size unless given.
     - `damping`: how λ is chosen. `metric`: the M in which steps are measured.
     - `correction`: what is added to the step beyond the linear model; None for the plain step.
@@ -121,7 +121,7 @@ class LevenbergMarquardt(eqx.Module):
     memory: AbstractMemoryPolicy | AbstractMemoryChoice = AutoMemory()
     memory_limit: int = eqx.field(static=True, default=2**31)
     form: Form = eqx.field(static=True, default=Form.auto)
-    acceptance: AbstractAcceptance = Descent()
+    acceptance: AbstractAcceptance = Monotone()
     max_trials: int = eqx.field(static=True, default=16)
     damping_floor: Scalar = 64.0
 

@@ -75,9 +75,9 @@ def covariance(
     - `rtol`: singular values of J with columns of one length count as zero up to this multiple of
       the largest, 8ε√max(n, p) unless given: raise it where J itself is not known to rounding.
 
-    **Returns:** a `gramlm.FactoredCovariance`. What J does not determine has an infinite standard
-    error, and everything else keeps its own. A residual of zero leaves standard errors of zero, and
-    a NaN or an infinity anywhere in r or J leaves NaN.
+    **Returns:** a `gramlm.uncertainty.FactoredCovariance`. What J does not determine has an
+    infinite standard error, and everything else keeps its own. A residual of zero leaves standard
+    errors of zero, and a NaN or an infinity anywhere in r or J leaves NaN.
 
     **Raises:** `ValueError` for n ≤ p without a `noise_variance`, and for a `sandwich` with one.
 
@@ -97,8 +97,8 @@ def covariance(
             return params["offset"] + params["slope"] * x - (1 + 2 * x)
 
 
-        errors = gramlm.covariance(residual, fitted, noise_variance=0.04).standard_errors()
-        assert jnp.allclose(errors["offset"], 0.2 / 11**0.5)
+        errors = gramlm.uncertainty.covariance(residual, fitted,
+        noise_variance=0.04).standard_errors() assert jnp.allclose(errors["offset"], 0.2 / 11**0.5)
         ```
     """
     check_between(rtol, "rtol", 0, 1, closed="low")
@@ -124,11 +124,12 @@ def minimum_norm_covariance(
 
     J⁺ is the pseudo-inverse. What J does not determine is taken for known: it adds no variance, as
     if a fit had left it where it started, and standard errors are finite. Where J has full rank and
-    n ≥ p this is `gramlm.covariance`. The arguments are the same, but that here `rtol` is
-    relative to the largest singular value of J itself.
+    n ≥ p this is `gramlm.uncertainty.covariance`. The arguments are the same, but that here `rtol`
+    is relative to the largest singular value of J itself.
 
     The smallest singular values that are kept decide everything: where they fall off smoothly, as
-    those of kernels do, so does `rtol`, and `gramlm.posterior_covariance` is the one to ask.
+    those of kernels do, so does `rtol`, and `gramlm.uncertainty.posterior_covariance` is the one to
+    ask.
     """
     check_between(rtol, "rtol", 0, 1, closed="low")
     noise = _deviation(noise_variance)
@@ -160,8 +161,9 @@ def posterior_covariance(
 
     **Arguments:**
 
-    - `residual_fn`, `params`, `args`, `has_aux`, `memory`: as for `gramlm.covariance`. The residual
-      must not contain the prior already: if it does, use `covariance` with `noise_variance=1`.
+    - `residual_fn`, `params`, `args`, `has_aux`, `memory`: as for `gramlm.uncertainty.covariance`.
+      The residual must not contain the prior already: if it does, use `covariance` with
+      `noise_variance=1`.
     - `prior`: P: a variance for all parameters, a pytree of variances like `params`, or a positive
       definite lineax operator on the flat parameters; factorised as a matrix unless it is diagonal.
     - `noise_variance`: σ², squared residual units.
@@ -170,9 +172,9 @@ def posterior_covariance(
     - `num_probes`: random vectors that estimate what the basis misses. `key` draws these and
       the first block; a fixed one unless given.
 
-    **Returns:** for n ≥ p without a basis a `gramlm.FactoredCovariance`, otherwise a
-    `gramlm.PosteriorCovariance`. With a basis Σ is the posterior of what the basis knows of the
-    data, and no variance is below the exact one. `overestimates` and
+    **Returns:** for n ≥ p without a basis a `gramlm.uncertainty.FactoredCovariance`, otherwise a
+    `gramlm.uncertainty.PosteriorCovariance`. With a basis Σ is the posterior of what the basis
+    knows of the data, and no variance is below the exact one. `overestimates` and
     `prediction_overestimates` say how far above: the mean over the probes of a bound, with a
     relative standard error of at most √(2/num_probes).
 
@@ -183,7 +185,7 @@ def posterior_covariance(
         import gramlm
 
         # One sum of two parameters is measured, each of which is known to ±1 beforehand.
-        posterior = gramlm.posterior_covariance(
+        posterior = gramlm.uncertainty.posterior_covariance(
             lambda theta: jnp.sum(theta)[None], jnp.zeros(2), prior=1.0, noise_variance=0.5
         )
         assert jnp.allclose(posterior.as_matrix(), jnp.array([[0.6, -0.4], [-0.4, 0.6]]))

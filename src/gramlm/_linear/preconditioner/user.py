@@ -14,7 +14,7 @@ from .base import AbstractPreconditioner
 Builder = Callable[[AbstractDampedOperator], lx.AbstractLinearOperator]
 
 
-class UserPreconditioner(AbstractPreconditioner[None]):
+class FixedPreconditioner(AbstractPreconditioner[None]):
     """A positive definite lineax operator that approximates `(K + λI)⁻¹`, or a function for it.
 
     `operator` is one of
@@ -34,8 +34,8 @@ class UserPreconditioner(AbstractPreconditioner[None]):
             _check(self.operator, self.operator.in_size())
         elif not callable(self.operator):
             raise TypeError(
-                "`UserPreconditioner` takes a lineax operator that approximates `(K + λI)⁻¹`, or a "
-                f"function of the damped operator that returns one; got {self.operator!r}."
+                "`FixedPreconditioner` takes a lineax operator that approximates `(K + λI)⁻¹`, or "
+                f"a function of the damped operator that returns one; got {self.operator!r}."
             )
 
     def init(self, like: Float[Array, " m"]) -> None:
@@ -72,17 +72,17 @@ class UserPreconditioner(AbstractPreconditioner[None]):
 def _check(operator: lx.AbstractLinearOperator, size: int) -> None:
     if not isinstance(operator, lx.AbstractLinearOperator):
         raise TypeError(
-            "The function of `UserPreconditioner` must return a lineax operator; got "
+            "The function of `FixedPreconditioner` must return a lineax operator; got "
             f"{type(operator).__name__}. Wrap a function as `lx.FunctionLinearOperator(f, "
             "structure, lx.positive_semidefinite_tag)`."
         )
     if operator.in_size() != size or operator.out_size() != size:
         raise ValueError(
-            f"The operator of `UserPreconditioner` must map ({size},) to ({size},), the order of "
+            f"The operator of `FixedPreconditioner` must map ({size},) to ({size},), the order of "
             f"the system; got {operator.out_size()} by {operator.in_size()}."
         )
     if not (lx.is_positive_semidefinite(operator) or lx.is_diagonal(operator)):
         raise ValueError(
-            "`UserPreconditioner` needs an operator tagged as positive definite: pass "
+            "`FixedPreconditioner` needs an operator tagged as positive definite: pass "
             "`lx.positive_semidefinite_tag` to it."
         )

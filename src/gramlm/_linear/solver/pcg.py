@@ -59,7 +59,7 @@ class PreconditionedCG(AbstractGramSolver):
         if not isinstance(self.preconditioner, AbstractPreconditioner):
             raise TypeError(
                 "`PreconditionedCG(preconditioner=…)` takes an `AbstractPreconditioner`; got "
-                f"{self.preconditioner!r}. A lineax operator goes into `UserPreconditioner`."
+                f"{self.preconditioner!r}. A lineax operator goes into `FixedPreconditioner`."
             )
         check_at_least(self.max_iterations, "max_iterations", 1)
         check_not_negative(self.num_directions, "num_directions")

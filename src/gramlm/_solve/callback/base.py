@@ -21,7 +21,8 @@ Answer = AbstractAction | Sequence[AbstractAction] | None
 class Beginning:
     """A solve that is about to begin.
 
-    - `plan`: what was chosen for the problem, in words. `budget`: its limits.
+    - `plan`: what was chosen for the problem, in words. `budget`: its limits, `steps`,
+      `evaluations` and `seconds`.
     - `step`: steps made before, 0 unless it is resumed.
     - `compiled`: whether its program is there from an earlier solve; if not, it is compiled now.
     """
@@ -39,7 +40,9 @@ class Event:
     - `step`: the number of steps made. `info`: the diagnostics of the last.
     - `params`: the best parameters so far, with the structure of those given. `cost`: `½‖r‖²`
       there, in squared residual units.
-    - `seconds`: since the solve began. `remaining`: what is left of the budgets.
+    - `seconds`: since the solve began. `remaining`: what is left of the budgets:
+      its `steps`; `evaluations` and `seconds`, None where there is no limit; `fraction`, between 0
+      and 1, of the budget of which least is left.
     - `state`: that of the solver; None inside of a transformation. A large one is given back to the
       next step: `jax.tree.map(jnp.copy, event.state)` keeps it.
     """
@@ -148,7 +151,7 @@ def _as_callback(given: Any) -> AbstractCallback:
     if isinstance(given, type) or not callable(given):
         hint = f"; make one: `{given.__name__}(…)`" if isinstance(given, type) else ""
         raise TypeError(
-            "`callback` must be a function of a `gramlm.Event`, a `gramlm.AbstractCallback`, or a "
-            f"list of those; got {given!r}{hint}."
+            "`callback` must be a function of a `gramlm.extend.Event`, a "
+            f"`gramlm.extend.AbstractCallback`, or a list of those; got {given!r}{hint}."
         )
     return FunctionCallback(given)

@@ -6,7 +6,7 @@ from typing import Any
 from .base import AbstractCallback, Beginning, Ending, Event
 
 
-class Lines(AbstractCallback):
+class TextProgress(AbstractCallback):
     """One line a step, on standard output, and one that says why the solve ended.
 
     Before the first of them it says that the solve is being compiled, where it is. `left` is what
@@ -84,4 +84,4 @@ def as_progress(verbose: bool | AbstractCallback) -> tuple[AbstractCallback, ...
     """`True` is one line a step, `False` is nothing."""
     if isinstance(verbose, AbstractCallback):
         return (verbose,)
-    return (Lines(),) if verbose else ()
+    return (TextProgress(),) if verbose else ()

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from ..._core.version import __version__
 from ..._linear.auto import Plan
 from ..carry import Carry
-from ..history import Past, Recording
+from ..history import Past, Saving
 from ..task import Task
 from . import file
 
@@ -50,7 +50,7 @@ class Checkpoint:
         file.write(Path(path), self.description, (self.carry, self.past))
 
 
-def described(task: Task, plan: Plan, recording: Recording) -> dict[str, Any]:
+def described(task: Task, plan: Plan, recording: Saving) -> dict[str, Any]:
     """What must be the same where a solve resumes, and what the reader of a file wants to know."""
     size, solver = plan.size, task.solver
     return {

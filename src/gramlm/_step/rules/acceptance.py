@@ -41,7 +41,7 @@ class AbstractAcceptance(eqx.Module, Generic[State]):
         """The parameters of the lowest cost so far, and that cost, given the present ones."""
 
 
-class Descent(AbstractAcceptance[None]):
+class Monotone(AbstractAcceptance[None]):
     """Takes a step whose gain ratio exceeds `min_gain`: the cost does not rise beyond rounding."""
 
     min_gain: Scalar = 1e-4
@@ -62,7 +62,7 @@ class Descent(AbstractAcceptance[None]):
         return params, cost
 
 
-class BoldState(eqx.Module):
+class NonmonotoneState(eqx.Module):
     """The last step taken, (p,), zero at first; the best parameters, (p,), and their cost, which is
     infinite before the first.
     """
@@ -72,12 +72,12 @@ class BoldState(eqx.Module):
     cost: Float[Array, ""]
 
 
-class Bold(AbstractAcceptance[BoldState]):
+class Nonmonotone(AbstractAcceptance[NonmonotoneState]):
     """Takes some steps uphill as well, along a narrow valley with bends.
 
     A step v is taken if `(1 − β)^power · cost after ≤ lowest cost so far`, with β the cosine of the
     angle between v and the step before it (Transtrum and Sethna 2012), or if it is one that
-    `Descent` takes. `power` is 1 or 2, larger being bolder. What is returned is the best point.
+    `Monotone` takes. `power` is 1 or 2, larger being bolder. What is returned is the best point.
     """
 
     power: float | int = eqx.field(static=True, default=1)
@@ -87,11 +87,11 @@ class Bold(AbstractAcceptance[BoldState]):
         check_between(self.min_gain, "min_gain", 0, 1, closed="low")
         check_positive(self.power, "power", " (1 or 2 is usual)")
 
-    def init(self, params: Float[Array, " p"]) -> BoldState:
+    def init(self, params: Float[Array, " p"]) -> NonmonotoneState:
         infinite = jnp.full((), jnp.inf, params.dtype)
-        return BoldState(jnp.zeros_like(params), params, infinite)
+        return NonmonotoneState(jnp.zeros_like(params), params, infinite)
 
-    def accepts(self, state: BoldState, trial: Trial) -> Bool[Array, ""]:
+    def accepts(self, state: NonmonotoneState, trial: Trial) -> Bool[Array, ""]:
         lengths = norm(state.step) * norm(trial.step)
         cosine = jnp.clip(safe_divide(dot(state.step, trial.step), lengths), 0, 1)
         lowest = jnp.minimum(state.cost, trial.cost)
@@ -99,15 +99,15 @@ class Bold(AbstractAcceptance[BoldState]):
         uphill &= (cosine > 0) & jnp.isfinite(trial.cost_after)
         return (trial.gain_ratio > self.min_gain) | uphill
 
-    def accepted(self, state: BoldState, trial: Trial) -> BoldState:
+    def accepted(self, state: NonmonotoneState, trial: Trial) -> NonmonotoneState:
         params, cost = self.best(state, trial.params, trial.cost)
         better = trial.cost_after <= cost
-        return BoldState(
+        return NonmonotoneState(
             step=trial.step,
             params=jnp.where(better, trial.params_after, params),
             cost=jnp.minimum(trial.cost_after, cost),
         )
 
-    def best(self, state: BoldState, params: Float[Array, " p"], cost: Float[Array, ""]):
+    def best(self, state: NonmonotoneState, params: Float[Array, " p"], cost: Float[Array, ""]):
         kept = state.cost < cost
         return jnp.where(kept, state.params, params), jnp.minimum(state.cost, cost)

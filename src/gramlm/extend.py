@@ -1,0 +1,37 @@
+"""What plug-ins build on: abstract classes, and what they are given and return."""
+
+from ._core.costs import ProductCosts as ProductCosts
+from ._linear.algebra.directions import SearchDirections as SearchDirections
+from ._linear.algebra.secular import LengthBound as LengthBound
+from ._linear.auto import AbstractMemoryChoice as AbstractMemoryChoice
+from ._linear.auto import AbstractSolverChoice as AbstractSolverChoice
+from ._linear.auto import ProblemSize as ProblemSize
+from ._linear.preconditioner.base import AbstractPreconditioner as AbstractPreconditioner
+from ._linear.solver.base import AbstractDampedSystem as AbstractDampedSystem
+from ._linear.solver.base import AbstractFactorisation as AbstractFactorisation
+from ._linear.solver.base import AbstractGramSolver as AbstractGramSolver
+from ._linear.solver.base import FoundDamping as FoundDamping
+from ._linear.solver.base import LinearStep as LinearStep
+from ._linear.solver.base import damping_by_solves as damping_by_solves
+from ._model.linearisation import AbstractLinearisation as AbstractLinearisation
+from ._model.linearisation import AbstractProductLinearisation as AbstractProductLinearisation
+from ._model.linearisation import MaterialisedLinearisation as MaterialisedLinearisation
+from ._model.linearisation import each_row as each_row
+from ._model.memory import AbstractMemoryPolicy as AbstractMemoryPolicy
+from ._model.metric import AbstractMetric as AbstractMetric
+from ._model.undamped import UndampedSystem as UndampedSystem
+from ._problem.loss import AbstractLoss as AbstractLoss
+from ._problem.residual.base import AbstractResidual as AbstractResidual
+from ._problem.weights import AbstractWeighting as AbstractWeighting
+from ._solve.callback.action import AbstractAction as AbstractAction
+from ._solve.callback.base import AbstractCallback as AbstractCallback
+from ._solve.callback.base import Beginning as Beginning
+from ._solve.callback.base import Ending as Ending
+from ._solve.callback.base import Event as Event
+from ._step.rules.acceptance import AbstractAcceptance as AbstractAcceptance
+from ._step.rules.correction import AbstractCorrection as AbstractCorrection
+from ._step.rules.damping.base import AbstractDamping as AbstractDamping
+from ._step.rules.damping.base import AbstractStepLengths as AbstractStepLengths
+from ._step.rules.forcing import AbstractForcing as AbstractForcing
+from ._step.rules.trial import Trial as Trial
+from ._step.state import State as State
