@@ -10,7 +10,7 @@ import pytest
 import gramlm
 from support.problems import METRICS, SHAPES, dense, sine
 
-api = gramlm
+api = gramlm.diagnostics
 
 LARGER = {"wide": (60, 90), "square": (60, 60), "tall": (90, 60)}
 KEY = jax.random.key(3)

@@ -261,7 +261,7 @@ VARIANTS: dict[str, Maker] = {
     "gramlm fletcher": _gramlm_with("metric", "FletcherMetric"),
     "gramlm more": _gramlm_with("metric", "MoreMetric"),
     "gramlm power 0.75": _gramlm_with("metric", "PowerMetric", 0.75),
-    "gramlm bold": _gramlm_with("acceptance", "Bold"),
+    "gramlm bold": _gramlm_with("acceptance", "Nonmonotone"),
     "gramlm loose": _loose,
     "gramlm plain": partial(_gramlm, correction=None),
 }
