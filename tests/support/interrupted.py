@@ -88,11 +88,13 @@ def within_a_step(reference, second, donated):
         gramlm._step.state._LARGE = 0
         gramlm._solve.planned._planned.clear()
         solve(max_steps=1, throw=False)
+    # With it the start comes before the steps, which then overwrite it.
+    history = gramlm.Recording(params=donated)
     timers = [threading.Timer(seconds, interrupt) for seconds in (1.0, 1.5)]
     for timer in timers:
         timer.start()
     with pytest.raises(gramlm.SolveInterrupted) as caught:
-        solve(second // 2)
+        solve(second // 2, history=history)
     solution = caught.value.solution
     assert solution.result == gramlm.RESULTS.interrupted
     assert solution.stats["num_steps"] < reference.stats["num_steps"]

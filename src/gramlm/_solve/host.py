@@ -126,15 +126,14 @@ class HostLoop:
         watched = bool(self._session.callbacks)
         if watched:
             self._session.start(self._step, self._planned.step_time.compiled)
+        if self._recording.params:
+            self._found()  # for the parameters of the start
         while self._verdict() is None:
-            step_time = self._planned.step_time
-            steps = 1 if watched else step_time.steps(self._session.seconds_left)
-            # The start alone: it is what there is to return if the first steps are interrupted.
-            if self._now is None and (self._recording.params or not step_time.brief(steps)):
-                steps = 0
-            self._advance(steps)
-            if watched and steps:
+            left = self._session.seconds_left
+            self._advance(1 if watched else self._planned.step_time.steps(left))
+            if watched:
                 self._consult()
+        self._found()
 
     @property
     def _step(self) -> int:

@@ -41,6 +41,9 @@ from .traced import TracedSession
 Callback = Callable[..., Any]
 
 _DEFAULT = LevenbergMarquardt()
+# Bytes that are sent to the device with each program as quickly as not; arbitrary.
+_LITTLE = 1024
+
 _NO_FAILURE = (code(RESULTS.successful), code(RESULTS.stopped))
 
 
@@ -225,12 +228,12 @@ def _as_array(leaf: Any) -> Any:
 
 def _strong(leaf: Any) -> Any:
     # A weakly typed array (`jnp.full(3, 2.0)`) would be another program than a strongly typed one,
-    # and an array of NumPy's would go to the device anew for each program, for which a number is
-    # too small to matter.
+    # and an array of NumPy's would go to the device anew for each program.
     if isinstance(leaf, jax.Array):
         if not leaf.weak_type:
             return leaf
         known = leaf.ndim == 0 and not isinstance(leaf, Tracer)
         return np.asarray(leaf) if known else jnp.asarray(leaf, leaf.dtype)
-    large = isinstance(leaf, np.ndarray) and leaf.ndim > 0 and leaf.dtype.kind in "fiub"
-    return jnp.asarray(leaf) if large else leaf
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub":
+        return leaf.copy() if leaf.nbytes <= _LITTLE else jnp.asarray(leaf)
+    return leaf

@@ -12,9 +12,6 @@ _INTERVAL = 0.5
 # takes a core from the computation for a moment.
 _SHORT = 0.25
 
-# What nobody is quick enough to interrupt, in seconds; arbitrary.
-_BRIEF = 0.02
-
 # From one look to the next the number of steps grows by this at most.
 _GROWTH = 8
 
@@ -36,10 +33,6 @@ class StepTime:
             return 1
         seconds = _INTERVAL if seconds_left is None else min(_INTERVAL, seconds_left)
         return max(1, min(self._most, int(seconds / self._seconds)))
-
-    def brief(self, steps: int) -> bool:
-        """Whether so many are over before anybody could want to interrupt them."""
-        return self._seconds is not None and steps * self._seconds < _BRIEF
 
     def wait(self, array: jax.Array, steps: int) -> None:
         """Waits for what so many steps return, so that Ctrl-C is heard meanwhile."""
