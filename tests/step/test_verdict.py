@@ -1,5 +1,7 @@
 """How a step ends a solve: each condition, and which of them goes before which."""
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 import pytest
@@ -270,6 +272,23 @@ def test_what_rounding_explains_is_a_success(name):
     accepted = made_trials(**trials | {"accepted": True, "hopeless": False})
     assert as_said(ends(NOTHING, point, hopeful), RUNNING)
     assert as_said(ends(NOTHING, point, accepted), RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "moved", "curvature", "ended"),
+    [
+        (0.5, 0.1, 0.0, True),
+        (0.51, 0.1, 0.0, False),
+        (0.5, 0.099, 0.0, False),
+        (0.5, 0.1, 1.0, False),
+    ],
+)
+def test_steps_to_and_fro_where_all_of_r_is_rounding_are_an_end(lowest, moved, curvature, ended):
+    point = made_point(moved=moved)
+    past = dataclasses.replace(point.past, lowest_cost=jnp.asarray(lowest))
+    point = dataclasses.replace(point, past=past)
+    found = ends(NOTHING, point, made_trials(curvature=curvature))
+    assert as_said(found, successful(CRITERIA.rounding) if ended else RUNNING)
 
 
 def test_the_cost_tolerance_says_how_little_is_left():

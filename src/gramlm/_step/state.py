@@ -59,11 +59,12 @@ class Past(eqx.Module):
         since = jnp.where(jnp.isinf(self.creeping_from), cost_before, self.creeping_from)
         leapt = accepted & (cost < _LEAP * cost_before)
         promise = jnp.where(accepted, promised, jnp.inf)
+        lower = jnp.minimum(cost_before, cost)
         return Past(
             columns=columns,
             creeping_from=jnp.where(leapt, cost, since),
             least_promised=jnp.minimum(self.least_promised, promise),
-            lowest_cost=jnp.fmin(self.lowest_cost, cost_before),
+            lowest_cost=jnp.fmin(self.lowest_cost, jnp.where(accepted, lower, cost_before)),
         )
 
 

@@ -75,16 +75,16 @@ def verdict(
 ) -> Verdict:
     """How the solve ends with a step; `first`: whether it is that from the start."""
     at_fault = first | ~all_finite(point.residual)
+    rounded = _at_rounding(termination, point, trials)
     return first_of(
         [
             Condition(~point.finite & at_fault, RESULTS.nonfinite_start),
             Condition(~point.finite, RESULTS.nonfinite_derivative),
             *arrived(termination, point),
             *_settled(termination, point, trials),
+            Condition(_strays(point, trials) & rounded, RESULTS.successful, CRITERIA.rounding),
             Condition(trials.accepted | ~trials.hopeless, RESULTS.running),
-            Condition(
-                _at_rounding(termination, point, trials), RESULTS.successful, CRITERIA.rounding
-            ),
+            Condition(rounded, RESULTS.successful, CRITERIA.rounding),
             Condition(~trials.solved, RESULTS.linear_solver_failed),
             Condition(~trials.finite, RESULTS.nonfinite_trials),
             Condition(jnp.asarray(True), RESULTS.stalled),
@@ -106,6 +106,16 @@ def _settled(termination: Termination, point: Point, trials: Trials) -> list[Con
         Condition(_and(calm, little), RESULTS.successful, CRITERIA.cost),
         Condition(_and(calm, short), RESULTS.successful, CRITERIA.step),
     ]
+
+
+def _strays(point: Point, trials: Trials) -> Bool[Array, ""]:
+    """Whether an accepted step, where all of r may be rounding, gets no lower than was known.
+
+    r is rounded in one way beside J and in another at the end of a step, which may so seem to lower
+    the cost, and the step back as well.
+    """
+    known = point.past.lowest_cost
+    return trials.accepted & point.rounding.drowns & (trials.last.cost >= known)
 
 
 def _at_rounding(termination: Termination, point: Point, trials: Trials) -> Bool[Array, ""]:
