@@ -98,6 +98,20 @@ def test_what_is_returned_is_the_best_of_a_walk_that_goes_up_and_down():
     np.testing.assert_allclose(0.5 * residual @ residual, jnp.min(costs), rtol=1e-9)
 
 
+def test_where_r_is_rounding_no_other_point_is_better():
+    t, rng = jnp.linspace(0.0, 3.0, 40), np.random.default_rng(0)
+    solver = LM(acceptance=gramlm.Nonmonotone())
+
+    def exponentials(theta, data):
+        return theta[0] * jnp.exp(-theta[1] * t) + theta[2] * jnp.exp(-theta[3] * t) - data
+
+    for _ in range(20):
+        truth = jnp.asarray(rng.uniform([1.0, 0.5, 0.5, 3.0], [3.0, 1.0, 1.5, 5.0]))
+        data, start = exponentials(truth, 0.0), jnp.asarray([1.0, 0.1, 1.0, 20.0])
+        solution = gramlm.solve(exponentials, start, data, solver=solver)  # raises otherwise
+        assert solution.stats["cost"] < 1e-28
+
+
 def test_in_a_loop_of_ones_own_the_best_point_is_at_hand():
     solver = LM(acceptance=Upwards(), damping=gramlm.Constant(1e-6), correction=None)
     params = {"x": START}
