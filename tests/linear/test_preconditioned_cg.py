@@ -229,13 +229,14 @@ def test_at_the_rounding_of_the_matrix_the_solve_ends(dtype, rng):
     matrix = decaying(60, dtype=dtype, decades=4)
     eps = float(jnp.finfo(dtype).eps)
     damping = 64 * eps
-    found = solve(matrix, jnp.asarray(rng.normal(size=60), dtype), damping, tolerance=0.0)
-    assert found.rounded
-    assert not found.converged
-    assert not found.broken
-    assert found.iterations < 2000
-    left = np.linalg.norm(found.residual)
-    assert left <= eps * (np.linalg.norm(found.solution) + np.linalg.norm(found.residual) + 20)
+    for _ in range(12):
+        found = solve(matrix, jnp.asarray(rng.normal(size=60), dtype), damping, tolerance=0.0)
+        assert found.rounded
+        assert not found.converged
+        assert not found.broken
+        assert found.iterations < 2000
+        left = np.linalg.norm(found.residual)
+        assert left <= eps * (np.linalg.norm(found.solution) + np.linalg.norm(found.residual) + 20)
 
 
 def test_products_in_low_precision_are_not_mistaken_for_a_solution(rng):

@@ -22,6 +22,10 @@ from .directions import SearchDirections
 # unit is that of a number; of a product it is arbitrary.
 _ROUNDING = 0.5
 
+# A solve that stagnates with up to this many times as much has come to it as well: on matrices of
+# order 60 in either precision those that did had left up to 1.3 times as much.
+_SLACK = 2.0
+
 # A true residual this close to that of the recurrence leaves the search direction as it is.
 # Arbitrary.
 _AGREEMENT = 0.1
@@ -144,15 +148,16 @@ def preconditioned_cg(
         # In the units in which the preconditioner takes b to entries of at most one.
         return safe_divide(precondition(rho), strength)
 
-    def tests(w: Vector, image: Vector, rho: Vector) -> tuple[Number, Bool[Array, ""]]:
+    def part_missed(w: Vector, image: Vector, rho: Vector) -> Number:
         missed, decrease = gap(w, image, b, rho, shift)
         part = jnp.where(decrease >= 0, safe_divide(missed, missed + decrease), jnp.inf)
-        rounded = norm(rho) <= _ROUNDING * eps * (norm(w) + size)
-        return jnp.where(missed == 0, 0, part), rounded
+        return jnp.where(missed == 0, 0, part)
+
+    def rounding(w: Vector) -> Number:
+        return _ROUNDING * eps * (norm(w) + size)
 
     def met(w: Vector, image: Vector, rho: Vector) -> Bool[Array, ""]:
-        missed, rounded = tests(w, image, rho)
-        return (missed <= tolerance) | rounded
+        return (part_missed(w, image, rho) <= tolerance) | (norm(rho) <= rounding(w))
 
     def advance(it: _Iterate) -> _Iterate:
         replace = it.replace
@@ -225,7 +230,8 @@ def preconditioned_cg(
         directions=SearchDirections.empty(0, b) if directions is None else directions,
     )
     end = jax.lax.while_loop(lambda it: ~it.done, advance, first)
-    missed, rounded = tests(end.w, end.image, end.rho)
+    missed = part_missed(end.w, end.image, end.rho)
+    rounded = norm(end.rho) <= _SLACK * rounding(end.w)
     solution = end.w * back
     representable = all_finite(solution)
     return CGSolution(
