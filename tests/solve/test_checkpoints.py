@@ -1,7 +1,9 @@
 """A resumed solve is the uninterrupted one, bit for bit; what does not fit is refused and named."""
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +111,23 @@ def test_a_step_that_overwrites_the_state_leaves_a_solution_alone(problem, monke
     whole = gramlm.solve(*problem)
     for _ in range(2):
         same(gramlm.solve(*problem, resume=part), whole)
+
+
+def test_a_solution_can_be_pickled_and_copied_and_goes_on(problem):
+    part, whole = gramlm.solve(*problem, max_steps=2, throw=False), gramlm.solve(*problem)
+    for again in (pickle.loads(pickle.dumps(part)), copy.deepcopy(part)):
+        same(again, part)
+        same(gramlm.solve(*problem, resume=again), whole)
+
+
+def test_of_many_solves_at_once_each_has_its_state(problem):
+    function, params, args = problem
+    starts = jnp.stack([params, 0.9 * params])
+    many = jax.vmap(lambda start: gramlm.solve(function, start, args, throw=False))(starts)
+    assert many.flat.shape == (2, 9)
+    np.testing.assert_array_equal(many.state.step, many.stats["num_steps"])
+    again = pickle.loads(pickle.dumps(many))
+    np.testing.assert_array_equal(again.state.scale, many.state.scale)
 
 
 def test_the_description_is_the_first_line(written):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import gramlm
+from gramlm._model.model import Model
+from gramlm._problem.flat import FlatProblem
 from gramlm._problem.residual.canonical import canonical
 from gramlm._step.anywhere import Unconstrained
 from gramlm._step.corrected import DampedSolve, stepper_of
@@ -40,13 +42,17 @@ def correct(correction, n, p, metric, size=1.0):
     recycled = solver.init(at.residual, flat, form)
     factors = solver.factorise(at, metric, jnp.asarray(1.0), form, recycled)
     system = factors.at(jnp.asarray(LAMBDA))
-    subproblem = Unconstrained(at, at.residual)
-    solve = DampedSolve(subproblem, system, metric, at.residual, tolerance, tolerance)
-
-    def curvature(correction, v):
-        return correction.right_hand_side(function, flat, v)
-
-    found = stepper_of(correction).step(solve, factors.work, curvature)
+    solve = DampedSolve(
+        subproblem=Unconstrained(at, at.residual),
+        system=system,
+        metric=metric,
+        model=Model.of(FlatProblem(function), at),
+        function=function,
+        params=flat,
+        velocity=tolerance,
+        acceleration=tolerance,
+    )
+    found = stepper_of(correction).step(solve, factors.work)
     return found, at.jacobian, args[1]
 
 

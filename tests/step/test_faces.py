@@ -178,7 +178,7 @@ def test_within_bounds_a_system_is_solved_to_a_thousandth_at_least():
 def explored(region):
     """The step that a region leads to for λ, and how many systems were solved for it."""
 
-    def on(problem, trials, recycled):
+    def on(problem, trials):
         at, spent = problem.at, trials.spent
         system = at.jacobian.T @ at.jacobian + LAMBDA * jnp.eye(2)
         found = jnp.linalg.solve(system, -at.jacobian.T @ problem.rhs)
@@ -188,7 +188,7 @@ def explored(region):
         )
         spent = dataclasses.replace(spent, evaluations=spent.evaluations + 1)
         after = dataclasses.replace(trials, last=last, spent=spent)
-        return problem.concluded(trials, after, demand), recycled
+        return problem.concluded(trials, after, demand)
 
     trials = Trials.start(
         params=START,
@@ -198,7 +198,12 @@ def explored(region):
         finite=jnp.asarray(True),
         search=region.start(),
     )
-    trials, _ = region.explored(on, lambda trials: ~trials.accepted, trials, None)
+    going = True
+    while going:
+        search = region.taken_up(trials.search)
+        trials = on(region.subproblem(search), dataclasses.replace(trials, search=search))
+        assert region.several or trials.accepted
+        going = not trials.accepted and bool(region.another(trials))
     return trials.last.params, trials.spent.evaluations
 
 
@@ -246,6 +251,13 @@ class Ball(AbstractBox):
     """A set that nobody has registered."""
 
     bounded: bool = True
+
+    @property
+    def empty(self):
+        return jnp.asarray(False)
+
+    def contains(self, params):
+        return params == params
 
     def project(self, params):
         return params

@@ -39,6 +39,14 @@ class Packed:
     def __init__(self, layout: _Layout, vectors: tuple[Any, ...], arrays: tuple[Any, ...]):
         self._layout, self.vectors, self.arrays = layout, vectors, arrays
 
+    def __repr__(self) -> str:
+        parts = [f"{part.dtype}{list(part.shape)}" for part in (*self.vectors, *self.arrays)]
+        return f"Packed({', '.join(parts)})"
+
+    def __reduce__(self):
+        # The structure of a tree cannot be pickled or copied, the tree itself can.
+        return Packed.of, (self.tree(),)
+
     def tree_flatten(self):
         return (self.vectors, self.arrays), self._layout
 

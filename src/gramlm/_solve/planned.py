@@ -1,10 +1,12 @@
 """Plans, and all else that a solve learns for the next one of the same shapes."""
 
+import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._core.costs import ProductCosts
@@ -70,19 +72,23 @@ class Planned(NamedTuple):
 
 
 class Shelf(OrderedDict[Any, Any]):
-    """Keeps what was used last."""
+    """Keeps what was used last, for all threads."""
+
+    _lock = threading.Lock()
 
     def find(self, key: Any) -> Any:
-        found = self.get(key)
-        if found is not None:
-            self.move_to_end(key)
-        return found
+        with self._lock:
+            found = self.get(key)
+            if found is not None:
+                self.move_to_end(key)
+            return found
 
     def keep(self, key: Any, value: Any) -> Any:
-        self[key] = value
-        if len(self) > _MOST:
-            self.popitem(last=False)
-        return value
+        with self._lock:
+            self[key] = value
+            if len(self) > _MOST:
+                self.popitem(last=False)
+            return value
 
 
 _planned, _solvers = Shelf(), Shelf()
@@ -93,7 +99,8 @@ def planned(task: Task, split: TaskSplit, costs: ProductCosts | None) -> Planned
 
     With `costs` products with J are not measured again, which might lead to another plan.
     """
-    key = (*split.problem.key, *split.solver.key, costs)
+    # NumPy's numbers may have more bits than a program uses.
+    key = (*split.problem.key, *split.solver.key, costs, jnp.result_type(float))
     found = _planned.find(key)
     if found is None:
         found = _planned.keep(key, _new(task, split, costs))

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, PyTree
 from .._problem.build import flat_problem
 from .._problem.flat import FlatProblem
 from .._problem.problem import Problem
-from .._problem.residual.canonical import bind_args, split_aux
+from .._problem.residual.canonical import bind_args
+from .._problem.residual.plain import split_aux
 from .._step.levenberg_marquardt import LevenbergMarquardt
 from .compiling import compiler_options, outside
 from .program import Program, Split

@@ -1,11 +1,12 @@
 """Steps without bounds."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._linear.solver.base import FoundDamping, LinearStep
 from .._model.linearisation import AbstractLinearisation
-from .region import AbstractRegion, AbstractSubproblem, On, Recycled
+from .region import AbstractRegion, AbstractSubproblem
 from .trial import Trials
 
 
@@ -43,9 +44,16 @@ class Anywhere(AbstractRegion):
     """All of parameter space."""
 
     at: AbstractLinearisation
+    several: bool = eqx.field(static=True, init=False, default=False)
 
     def start(self) -> None:
         return None
 
-    def explored(self, on: On, unfinished, trials: Trials, recycled: Recycled):
-        return on(Unconstrained(self.at, self.at.residual), trials, recycled)
+    def another(self, trials: Trials) -> Bool[Array, ""]:
+        return jnp.asarray(False)
+
+    def taken_up(self, search: None) -> None:
+        return None
+
+    def subproblem(self, search: None) -> Unconstrained:
+        return Unconstrained(self.at, self.at.residual)

@@ -5,7 +5,6 @@ A correction wraps any damped solve: it is one further right-hand side for the s
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +18,8 @@ from .._core.reductions import all_finite, norm, sum_squares
 from .._core.spent import Spent
 from .._linear.solver.base import AbstractDampedSystem, LinearStep
 from .._model.metric import metric_norm
+from .._model.model import Model
+from .._problem.residual.base import AbstractResidual
 from .region import AbstractSubproblem
 from .rules.correction import AbstractCorrection
 
@@ -26,14 +27,17 @@ from .rules.correction import AbstractCorrection
 class DampedSolve(eqx.Module):
     """A subproblem at one λ: all that it takes to solve for a step.
 
-    - `residual`, (n,): that of the model, whose decrease a step promises.
+    - `model`: that whose decrease a step promises. `function` and `params`, (p,): the residual of
+      which a correction asks for more than the model knows, and where.
     - `velocity`, `acceleration`: how exactly to solve for either.
     """
 
     subproblem: AbstractSubproblem
     system: AbstractDampedSystem
     metric: lx.AbstractLinearOperator
-    residual: Float[Array, " n"]
+    model: Model
+    function: AbstractResidual
+    params: Float[Array, " p"]
     velocity: Float[Array, ""]
     acceleration: Float[Array, ""]
 
@@ -56,15 +60,11 @@ class TrialStep(eqx.Module):
     demand: PyTree[Any]
 
 
-# The right-hand side of a correction of a step v.
-Curvature = Callable[[AbstractCorrection, Float[Array, " p"]], Float[Array, " n"]]
-
-
 class AbstractStepper(eqx.Module):
     """Makes the steps that are tried at one λ."""
 
     @abc.abstractmethod
-    def step(self, solve: DampedSolve, work: PyTree[Any], curvature: Curvature) -> TrialStep:
+    def step(self, solve: DampedSolve, work: PyTree[Any]) -> TrialStep:
         """The step, from the `work` of the last solve."""
 
     @abc.abstractmethod
@@ -77,7 +77,7 @@ class AbstractStepper(eqx.Module):
 class Plain(AbstractStepper):
     """The step alone."""
 
-    def step(self, solve: DampedSolve, work: PyTree[Any], curvature: Curvature) -> TrialStep:
+    def step(self, solve: DampedSolve, work: PyTree[Any]) -> TrialStep:
         subproblem = solve.subproblem
         solution = solve.system.solve(subproblem.rhs, work, solve.velocity)
         velocity, demand = subproblem.completed(solution, True)
@@ -108,11 +108,12 @@ class Corrected(AbstractStepper):
 
     correction: AbstractCorrection
 
-    def step(self, solve: DampedSolve, work: PyTree[Any], curvature: Curvature) -> TrialStep:
+    def step(self, solve: DampedSolve, work: PyTree[Any]) -> TrialStep:
         subproblem = solve.subproblem
 
         def second(v: Float[Array, " p"]) -> Float[Array, " n"]:
-            return curvature(self.correction, v)
+            rhs = self.correction.right_hand_side(solve.function, solve.params, v)
+            return solve.model.curved(rhs)
 
         # In a loop, so that the solver is compiled once.
         def solved(carry, first):
@@ -127,7 +128,7 @@ class Corrected(AbstractStepper):
             work = solution.work
             solution = dataclasses.replace(solution, work=None)
             solution, demand = subproblem.completed(solution, first)
-            promised = jnp.maximum(solution.predicted_decrease(solve.residual), 0)
+            promised = jnp.maximum(solution.predicted_decrease(solve.model.at.residual), 0)
             allowed = solve.velocity**2 * promised
             # A step that is not tried needs no correction.
             allowed = _unless(subproblem.tried(demand), allowed, jnp.inf)

@@ -19,7 +19,7 @@ from .._linear.solver.base import FoundDamping, LinearStep
 from .._model.linearisation import AbstractLinearisation
 from .._model.model import Model
 from .._problem.box import Box, Face
-from .region import AbstractRegion, AbstractSubproblem, On, Recycled
+from .region import AbstractRegion, AbstractSubproblem
 from .state import either
 from .trial import Trials
 
@@ -187,19 +187,16 @@ class Within(AbstractRegion):
     model: Model
     params: Float[Array, " p"]
     face: Face
+    several: bool = eqx.field(static=True, init=False, default=True)
 
     def start(self) -> FaceSearch:
         return FaceSearch.start(self.face)
 
-    def explored(self, on: On, unfinished, trials: Trials, recycled: Recycled):
-        def on_wanted(carry):
-            trials, recycled = carry
-            search = dataclasses.replace(trials.search, wanted=jnp.asarray(False))
-            trials = dataclasses.replace(trials, search=search)
-            return on(OnFace.of(self, search), trials, recycled)
+    def another(self, trials: Trials) -> Bool[Array, ""]:
+        return trials.search.wanted
 
-        def another(carry):
-            trials, _ = carry
-            return unfinished(trials) & trials.search.wanted
+    def taken_up(self, search: FaceSearch) -> FaceSearch:
+        return dataclasses.replace(search, wanted=jnp.asarray(False))
 
-        return jax.lax.while_loop(another, on_wanted, (trials, recycled))
+    def subproblem(self, search: FaceSearch) -> OnFace:
+        return OnFace.of(self, search)

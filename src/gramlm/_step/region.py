@@ -16,9 +16,6 @@ from .._linear.solver.base import FoundDamping, LinearStep
 from .._model.linearisation import AbstractLinearisation
 from .trial import Trials
 
-# What the linear solver recycles.
-Recycled = PyTree[Any]
-
 
 class AbstractSubproblem(eqx.Module):
     """The damped least-squares problem of one factorisation.
@@ -67,23 +64,26 @@ class AbstractSubproblem(eqx.Module):
         """The trials after a step, or those `before` it where it was not tried."""
 
 
-# Makes trials with one factorisation until another is needed.
-On = Callable[[AbstractSubproblem, Trials, Recycled], tuple[Trials, Recycled]]
-
-
 class AbstractRegion(eqx.Module):
-    """Where steps are sought."""
+    """Where steps are sought.
+
+    - `several`: whether trials from one point may need more than one factorisation.
+    """
+
+    several: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
     def start(self) -> PyTree[Any]:
         """What the trials carry for it, before the first."""
 
     @abc.abstractmethod
-    def explored(
-        self,
-        on: On,
-        unfinished: Callable[[Trials], Bool[Array, ""]],
-        trials: Trials,
-        recycled: Recycled,
-    ) -> tuple[Trials, Recycled]:
-        """Makes trials, with as many factorisations as it takes, as long as they are unfinished."""
+    def another(self, trials: Trials) -> Bool[Array, ""]:
+        """Whether the next trial needs another factorisation than the last."""
+
+    @abc.abstractmethod
+    def taken_up(self, search: PyTree[Any]) -> PyTree[Any]:
+        """What the trials carry once that factorisation has begun."""
+
+    @abc.abstractmethod
+    def subproblem(self, search: PyTree[Any]) -> AbstractSubproblem:
+        """What the factorisation serves."""

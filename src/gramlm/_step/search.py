@@ -19,7 +19,6 @@ from .corrected import AbstractStepper, DampedSolve
 from .lengths import StepLengths
 from .point import Point
 from .region import AbstractSubproblem
-from .rules.correction import AbstractCorrection
 from .rules.rules import Rules
 from .rules.trial import Trial
 from .state import either, equal
@@ -44,7 +43,21 @@ class Search(eqx.Module):
 
     def from_start(self, trials: Trials, recycled: Recycled) -> tuple[Trials, Recycled]:
         """Tries values of λ until a trial is accepted, until there is no hope, or `most` times."""
-        return self.point.region.explored(self._on, self._unfinished, trials, recycled)
+        region = self.point.region
+
+        def on_wanted(carry: tuple[Trials, Recycled]) -> tuple[Trials, Recycled]:
+            trials, recycled = carry
+            search = region.taken_up(trials.search)
+            trials = dataclasses.replace(trials, search=search)
+            return self._on(region.subproblem(search), trials, recycled)
+
+        if not region.several:
+            return on_wanted((trials, recycled))
+
+        def going(carry: tuple[Trials, Recycled]) -> Bool[Array, ""]:
+            return self._unfinished(carry[0]) & region.another(carry[0])
+
+        return jax.lax.while_loop(going, on_wanted, (trials, recycled))
 
     def _unfinished(self, trials: Trials) -> Bool[Array, ""]:
         return ~trials.accepted & ~trials.hopeless & (trials.made < self.most)
@@ -86,11 +99,13 @@ class Search(eqx.Module):
             subproblem=subproblem,
             system=system,
             metric=point.metric,
-            residual=model.at.residual,
+            model=model,
+            function=point.problem.function,
+            params=point.params,
             velocity=accuracy,
             acceleration=forcing.acceleration(states.forcing),
         )
-        step = self.stepper.step(solve, found.work, self._curvature)
+        step = self.stepper.step(solve, found.work)
         candidate = best_candidate(point, step)
         velocity = step.velocity
         predicted = velocity.predicted_decrease(model.at.residual)
@@ -149,14 +164,6 @@ class Search(eqx.Module):
             search=before.search,
         )
         return subproblem.concluded(before, after, step.demand)
-
-    def _curvature(
-        self, correction: AbstractCorrection, v: Float[Array, " p"]
-    ) -> Float[Array, " n"]:
-        """The right-hand side of the correction of a step v, as the model sees it."""
-        point = self.point
-        second = correction.right_hand_side(point.problem.function, point.params, v)
-        return point.model.curved(second)
 
 
 def _gain_ratio(

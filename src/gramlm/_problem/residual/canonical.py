@@ -4,18 +4,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core.checks import described
 from ..._core.flatten import FlatSpec, as_parameters
 from .base import AbstractResidual
 from .declared import AbstractDeclaration
 from .outputs import check_values, of_dtype, output_spec
-from .plain import PlainResidual
+from .plain import Bound, FirstOutput, PlainResidual
 
 
 def canonical(
@@ -49,14 +47,14 @@ class Function(AbstractDeclaration):
         self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree, has_aux: bool
     ) -> PlainResidual:
         bound = bind_args(self.function, args)
-        function = _FirstOutput(bound) if has_aux else bound
+        function = FirstOutput(bound) if has_aux else bound
         size = _size_of(function, params_spec, params)
         return PlainResidual(function=function, params_spec=params_spec, size=size)
 
     def values(
         self, params_spec: FlatSpec, params: Float[Array, " p"], args: PyTree
     ) -> PlainResidual:
-        bound = _Bound(self.function, args, accepts=args is not None)
+        bound = Bound(self.function, args, accepts=args is not None)
         output = jax.eval_shape(lambda q: bound(params_spec.unflatten(q)), params)
         check_values(output, params.dtype)
         size = output_spec(output).size
@@ -76,37 +74,7 @@ def bind_args(residual_fn: Callable[..., Any], args: PyTree) -> Callable[[PyTree
             "`args` was given, but `residual_fn` takes the parameters alone. Write it as "
             "`residual_fn(params, args)`, or leave `args` out."
         )
-    return _Bound(residual_fn, args, accepts)
-
-
-class _Bound(eqx.Module):
-    """A residual function with its arguments; a module, so that arrays in it stay leaves."""
-
-    function: Callable[..., Any]
-    args: PyTree
-    accepts: bool = eqx.field(static=True)
-
-    def __call__(self, params: PyTree) -> Any:
-        return self.function(params, self.args) if self.accepts else self.function(params)
-
-
-class _FirstOutput(eqx.Module):
-    """Drops the aux output of a residual function."""
-
-    function: Callable[[PyTree], Any]
-
-    def __call__(self, params: PyTree) -> Any:
-        return split_aux(self.function(params))[0]
-
-
-def split_aux(output: Any) -> tuple[Any, Any]:
-    """The pair that a residual with `has_aux=True` returns, checked."""
-    if not (isinstance(output, tuple) and len(output) == 2):
-        raise TypeError(
-            "With `has_aux=True`, `residual_fn` must return a pair `(residual, aux)`; got "
-            f"{described(output)}."
-        )
-    return output
+    return Bound(residual_fn, args, accepts)
 
 
 def _accepts_args(function: Callable[..., Any], args: PyTree) -> bool:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._core.arrays import VECTORS_AT_A_TIME, map_blocks, unit_rows
+from ..._core.checks import described
 from ..._core.flatten import FlatSpec, flatten_residual
 from .base import AbstractResidual, Reduce, Reduced
 from .outputs import Part, output_spec
@@ -135,3 +136,33 @@ class _Checkpointed(eqx.Module):
 
     def __call__(self, params: PyTree) -> Any:
         return eqx.filter_checkpoint(self.function)(params)
+
+
+class Bound(eqx.Module):
+    """A residual function with its arguments; a module, so that arrays in it stay leaves."""
+
+    function: Callable[..., Any]
+    args: PyTree
+    accepts: bool = eqx.field(static=True)
+
+    def __call__(self, params: PyTree) -> Any:
+        return self.function(params, self.args) if self.accepts else self.function(params)
+
+
+class FirstOutput(eqx.Module):
+    """Drops the aux output of a residual function."""
+
+    function: Callable[[PyTree], Any]
+
+    def __call__(self, params: PyTree) -> Any:
+        return split_aux(self.function(params))[0]
+
+
+def split_aux(output: Any) -> tuple[Any, Any]:
+    """The pair that a residual with `has_aux=True` returns, checked."""
+    if not (isinstance(output, tuple) and len(output) == 2):
+        raise TypeError(
+            "With `has_aux=True`, `residual_fn` must return a pair `(residual, aux)`; got "
+            f"{described(output)}."
+        )
+    return output
