@@ -183,7 +183,7 @@ WRONG = {
         {"solver": LM(linear_solver=gramlm.KrylovSolver(capacity=4))},
         "linear_solver=DenseSolver.*linear_solver=KrylovSolver",
     ),
-    "other history": ({"history": gramlm.Saving(params=True)}, "history=Recording"),
+    "other history": ({"history": gramlm.Saving(params=True)}, "history=Saving"),
 }
 
 

@@ -48,11 +48,13 @@ def interrupt():
 
 
 def loops_of_a_second():
-    few = 5000
+    few, times = 5000, []
     compiled = jax.jit(residual).lower(START, jnp.asarray(few)).compile()
-    begin = time.perf_counter()
-    jax.block_until_ready(compiled(START, jnp.asarray(few)))
-    return int(few / (time.perf_counter() - begin))
+    for _ in range(5):  # the quickest, on a machine that may have other things to do
+        begin = time.perf_counter()
+        jax.block_until_ready(compiled(START, jnp.asarray(few)))
+        times.append(time.perf_counter() - begin)
+    return int(few / min(times))
 
 
 def in_a_callback(reference):
@@ -88,13 +90,18 @@ def within_a_step(reference, second, donated):
         gramlm._step.state._LARGE = 0
         gramlm._solve.planned._planned.clear()
         solve(max_steps=1, throw=False)
-    # With it the start comes before the steps, which then overwrite it.
-    history = gramlm.Recording(params=donated)
-    timers = [threading.Timer(seconds, interrupt) for seconds in (1.0, 1.5)]
-    for timer in timers:
-        timer.start()
+    timers = [threading.Timer(seconds, interrupt) for seconds in (0.4, 0.9)]
+
+    def start(event=None):
+        if event is None or event.step == 1:
+            for timer in timers:
+                timer.start()
+
+    # The first steps, which the start precedes, or the second, which overwrites the first.
+    if not donated:
+        start()
     with pytest.raises(gramlm.SolveInterrupted) as caught:
-        solve(second // 2, history=history)
+        solve(second, callback=start if donated else None)
     solution = caught.value.solution
     assert solution.result == gramlm.RESULTS.interrupted
     assert solution.stats["num_steps"] < reference.stats["num_steps"]

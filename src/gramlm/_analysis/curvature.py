@@ -38,8 +38,10 @@ def hessian_product(
         import jax.numpy as jnp
         import gramlm
 
-        # ½(θ²)² has the second derivative 6θ². product = gramlm.diagnostics.hessian_product(lambda
-        t: t**2, jnp.array([2.0]), jnp.array([1.0])) assert jnp.allclose(product, 24.0)
+        # ½(θ²)² has the second derivative 6θ².
+        point, direction = jnp.array([2.0]), jnp.array([1.0])
+        product = gramlm.diagnostics.hessian_product(lambda t: t**2, point, direction)
+        assert jnp.allclose(product, 24.0)
         ```
     """
     return _hessian_product(residual_fn, params, vector, args, has_aux, memory)

@@ -97,8 +97,8 @@ def covariance(
             return params["offset"] + params["slope"] * x - (1 + 2 * x)
 
 
-        errors = gramlm.uncertainty.covariance(residual, fitted,
-        noise_variance=0.04).standard_errors() assert jnp.allclose(errors["offset"], 0.2 / 11**0.5)
+        found = gramlm.uncertainty.covariance(residual, fitted, noise_variance=0.04)
+        assert jnp.allclose(found.standard_errors()["offset"], 0.2 / 11**0.5)
         ```
     """
     check_between(rtol, "rtol", 0, 1, closed="low")
